@@ -1,0 +1,10 @@
+"""Wiring: the plugins of this project."""
+
+pytest_plugins = [
+    "pytester",
+    "fixtures.verdicts",
+    "fixtures.record",
+    "fixtures.terminal",
+    "fixtures.matrix",
+    "fixtures.nouns",
+]

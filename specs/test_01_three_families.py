@@ -1,0 +1,106 @@
+"""Three families: a Transformer encodes, decodes, or does both, and what it may look at tells which.
+
+An encoder reads in both directions and turns a text into vectors. A decoder reads only what came before and scores
+what comes next. An encoder-decoder reads a source with the one and writes a target with the other; the source reaches
+the target through cross-attention.
+"""
+
+import pytest
+
+from fixtures.evidence import holds, same, shape
+from fixtures.interventions import change_token, silence
+from fixtures.observation import VISIBLE, effects
+from fixtures.specimen import SEQ, TARGET
+from fixtures.verdicts import does_not_apply
+
+pytestmark = pytest.mark.lesson("Attention Is All You Need: three broad categories")
+
+
+def test_the_family_is_the_declared_one(facts, published):
+    """Changing single tokens shows an encoder, a decoder, or both, as published."""
+    same("family", observed=facts["family"], expected=published.family)
+
+
+def test_a_decoder_does_not_look_ahead(writer, decoder):
+    """A changed last token leaves what the decoder says at every earlier position as it was."""
+    ids = change_token(writer, -1)
+    changed = writer.run(writer.ids if writer.writes else ids["ids"], ids.get("target"))
+    moved = effects(changed.output, writer.plain.output)
+    holds("earlier positions stay", bool(moved[:-1].max() < VISIBLE), observed=moved.tolist())
+
+
+def test_a_decoder_reads_what_came_before(writer, decoder):
+    """A changed first token changes what the decoder says at the last position."""
+    ids = change_token(writer, 0)
+    changed = writer.run(writer.ids if writer.writes else ids["ids"], ids.get("target"))
+    moved = effects(changed.output, writer.plain.output)
+    holds("the last position moves", bool(moved[-1] > VISIBLE), observed=moved.tolist())
+
+
+def test_an_encoder_looks_both_ways(encoder, miniature):
+    """A changed last token changes the first position's vector, and a changed first token the last one's."""
+    for at, watched in ((-1, 0), (0, -1)):
+        changed = miniature.run(**change_token(miniature, at)).stacks[0]
+        moved = effects(changed.streams[-1], encoder.streams[-1])
+        holds(f"position {watched} moves", bool(moved[watched] > VISIBLE), observed=moved.tolist())
+
+
+def test_the_source_reaches_the_target(encoder_decoder):
+    """A changed source token changes every position of what the decoder says."""
+    target = encoder_decoder.target(encoder_decoder.ids)
+    changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target)
+    moved = effects(changed.output, encoder_decoder.plain.output)
+    holds("every target position moves", bool(moved.min() > VISIBLE), observed=moved.tolist())
+
+
+def test_the_source_reaches_the_target_through_cross_attention_alone(encoder_decoder):
+    """With cross-attention silenced, a changed source token changes nothing the decoder says."""
+    target, edits = encoder_decoder.target(encoder_decoder.ids), {}
+    for block in encoder_decoder.plain.stack.blocks:
+        edits |= silence(block, cross=True)
+    base = encoder_decoder.run(encoder_decoder.ids, target, edits=edits).output
+    changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target, edits=edits).output
+    difference = float((changed - base).abs().max())
+    same("largest change in what the decoder says", observed=difference, expected=0.0)
+
+
+def test_an_encoder_turns_a_text_into_vectors(encoder_only, skeleton, published):
+    """Ten tokens become ten vectors of the model's width."""
+    shape("last hidden states", skeleton.plain.stack.streams[-1], batch=1, seq=SEQ, d_model=published.d_model)
+
+
+def test_a_decoder_scores_the_next_token(decoder_only, skeleton, published):
+    """Every position gets one score for each entry of the vocabulary."""
+    shape("scores", skeleton.plain.output, batch=1, seq=SEQ, vocab=published.vocab_size)
+
+
+def test_an_encoder_decoder_scores_a_target_given_a_source(encoder_decoder, skeleton, published):
+    """Each of seven target tokens gets one score for each entry of the vocabulary, whatever the source's length."""
+    shape("scores", skeleton.plain.output, batch=1, target=TARGET, vocab=published.vocab_size)
+
+
+@pytest.mark.lesson("Inspecting Architecture: Decoder-only model")
+def test_a_decoder_only_model_is_one_stack_without_cross_attention(decoder_only, skeleton):
+    """At full size there is one stack, and every attention compares the text with itself."""
+    same("stacks", observed=len(skeleton.plain.stacks), expected=1)
+    same("cross-attentions", observed=sum(a.cross for a in skeleton.plain.attentions), expected=0)
+
+
+def test_an_encoder_only_model_is_one_stack_without_cross_attention(encoder_only, skeleton):
+    """At full size there is one stack, and every attention compares the text with itself."""
+    same("stacks", observed=len(skeleton.plain.stacks), expected=1)
+    same("cross-attentions", observed=sum(a.cross for a in skeleton.plain.attentions), expected=0)
+
+
+def test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source(encoder_decoder, skeleton):
+    """At full size there are two stacks, and each block of the second has one cross-attention."""
+    same("stacks", observed=len(skeleton.plain.stacks), expected=2)
+    crossing = [len([a for a in block.attentions if a.cross]) for block in skeleton.plain.stack.blocks]
+    same("cross-attentions in each decoder block", observed=crossing, expected=[1] * len(crossing))
+
+
+def test_every_transformer_computes_attention(model, facts):
+    """What belongs to no family has no layer that attends, and is no Transformer."""
+    if model.family == "other":
+        does_not_apply(f"{model.id} is no Transformer: none of its layers computes attention.")
+    holds("attention layers", facts["attention_layers"] > 0, observed=facts["attention_layers"], expected="at least one")

@@ -1,0 +1,131 @@
+"""Positional encoding: a Transformer has no recurrence, so where a word stands has to be told.
+
+The first Transformers add a vector for each position to the token embeddings: a fixed sinusoid, or a learned table as
+in OPT. Later ones tell positions inside attention: rotary models turn queries and keys, ALiBi and T5 add to the scores.
+"""
+
+import pytest
+import torch
+
+from fixtures.evidence import close, differs, holds, same, shape
+from fixtures.interventions import swap_earlier_tokens, without_positions
+from fixtures.observation import (
+    by_distance,
+    equal_token_attentions,
+    nearest_sinusoid,
+    position_table,
+    positions_of_padded,
+    scheme,
+    sum_at_entry,
+    vectors_at_full_size,
+)
+from fixtures.specimen import SEQ
+
+pytestmark = pytest.mark.lesson("Positional Encoding")
+
+
+def test_the_position_scheme_is_the_published_one(facts, published):
+    """Equal tokens show how places are told apart: learned, sinusoidal, rotary, alibi, relative, or not at all."""
+    same("positions", observed=facts["positions"], expected=published.positions)
+
+
+@pytest.mark.lesson("Positional Embedding: Expected: [1, 10, 2048]")
+def test_every_position_has_a_vector_of_the_models_width(position_vectors, skeleton, miniature, published):
+    """The look-up gives one vector for each position: [1, 10, 2048] for OPT-1.3b."""
+    vectors = vectors_at_full_size(skeleton, miniature)
+    shape("position vectors", vectors.shape[-2:], seq=SEQ, d_model=published.d_model)
+
+
+@pytest.mark.lesson("This is accomplished by adding positional encodings to the input embeddings")
+def test_positions_are_added_to_the_token_embeddings(miniature):
+    """What enters the stack is token plus position: one word, ten places, sums that differ by their positions alone."""
+    one, other = sum_at_entry(miniature, token=0), sum_at_entry(miniature, token=1)
+    differs("the sum at the next place", observed=one[:, 1:], reference=one[:, :-1])
+    close("one token less another, at every place", observed=one - other, expected=(one - other)[:, :1].expand_as(one))
+
+
+@pytest.mark.lesson("Can be sinusoidal or learned (as in OPT)")
+def test_sinusoids_follow_the_formula(sinusoidal_vectors):
+    """A position's vector is sin and cos of position / 10000^(2i/d)."""
+    close("position vectors", observed=sinusoidal_vectors, expected=nearest_sinusoid(sinusoidal_vectors))
+
+
+@pytest.mark.lesson("Can be sinusoidal or learned (as in OPT)")
+def test_learned_positions_are_trained(learned_vectors, miniature):
+    """A backward pass gives exactly the ten positions that occurred a gradient."""
+    run = miniature.run(gradients=True)
+    look_up = position_table(run, run.entering[-1][1])
+    gradient = torch.autograd.grad(run.stack.streams[-1].pow(2).sum(), look_up.inputs[1])[0]
+    rows = gradient.abs().sum(dim=1).nonzero().flatten().tolist()
+    same("rows with a gradient", observed=rows, expected=sorted(look_up.inputs[0].flatten().tolist()))
+
+
+def test_positions_are_counted_from_the_tables_first_row(position_vectors, miniature):
+    """The first token reads row 0, the tenth row 9."""
+    look_up = position_table(miniature.plain, position_vectors)
+    rows = look_up.inputs[0].flatten().tolist()
+    same("rows", observed=rows, expected=list(range(len(rows))))
+
+
+def test_padding_takes_no_position(position_vectors, miniature):
+    """In a batch padded on the left, the real tokens keep the positions they have alone."""
+    padded, alone = positions_of_padded(miniature)
+    close("position vectors of the real tokens", observed=padded, expected=alone)
+
+
+def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
+    """Equal tokens at the same distance have the same score, and the score changes with the distance."""
+    for attention in equal_token_attentions(miniature):
+        if scheme(attention) == "rotary":
+            lengths = attention.query.norm(dim=-1)
+            close("lengths of the turned queries", observed=lengths, expected=lengths[..., :1].expand_as(lengths))
+            _depends_on_the_distance_alone(attention)
+
+
+def test_alibi_lowers_the_score_by_the_same_step_at_every_distance(miniature, alibi):
+    """Equal tokens score less the farther they are apart, in even steps; every head has its own slope."""
+    for attention in equal_token_attentions(miniature):
+        score = {distance: pairs.mean(dim=0) for distance, pairs in by_distance(attention).items()}
+        steps = torch.stack([score[d + 1] - score[d] for d in sorted(score) if d >= 0 and d + 1 in score])
+        close("steps", observed=steps, expected=steps[:1].expand_as(steps))
+        holds("every step lowers the score", bool((steps < 0).all()), observed=steps[0].tolist())
+
+
+def test_relative_scores_depend_on_the_distance_alone(miniature, relative):
+    """Equal tokens at the same distance have the same score, and the score changes with the distance."""
+    for attention in equal_token_attentions(miniature):
+        _depends_on_the_distance_alone(attention)
+
+
+@pytest.mark.lesson("it necessitates a method for considering the position of words within a sentence")
+def test_without_positions_word_order_is_lost(attention, miniature):
+    """With positions neutralized, two earlier words trade places and the last row of the first attention stays."""
+    edits = without_positions(miniature.plain)
+    base, traded = miniature.run(edits=edits), miniature.run(**swap_earlier_tokens(miniature), edits=edits)
+    close("last row", observed=traded.first_attention.output[:, -1], expected=base.first_attention.output[:, -1])
+
+
+def test_with_positions_word_order_counts(attention, miniature):
+    """When two earlier words trade places, the last row of the first attention changes."""
+    traded = miniature.run(**swap_earlier_tokens(miniature)).first_attention
+    differs("last row", observed=traded.output[:, -1], reference=attention.output[:, -1])
+
+
+def test_without_positions_an_encoder_sees_a_set(encoder, miniature):
+    """With positions neutralized, shuffling an encoder's tokens shuffles its outputs, and does nothing else."""
+    edits, order = without_positions(miniature.plain), [*range(SEQ - 1, -1, -1)]
+    target = miniature.target(miniature.ids)
+    base, shuffled = (miniature.run(ids, target, edits=edits).stacks[0].streams[-1] for ids in _both(miniature, order))
+    close("outputs", observed=shuffled, expected=base[:, order])
+
+
+def _both(miniature, order):
+    return miniature.ids, miniature.ids[:, order]
+
+
+def _depends_on_the_distance_alone(attention):
+    pairs = by_distance(attention)
+    for distance, scores in pairs.items():
+        close(f"scores at distance {distance}", observed=scores, expected=scores[:1].expand_as(scores), tolerance=1e-4)
+    near, far = pairs[0].mean(dim=0), pairs[max(pairs)].mean(dim=0)
+    differs("the score at the greatest distance", observed=far - near + 1, reference=near - near + 1)
