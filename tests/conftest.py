@@ -1,0 +1,39 @@
+"""Fixtures of the suite's own tests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark that says which claims a counterexample is for."""
+    config.addinivalue_line("markers", "breaks(*claims): The test breaks a model so that these claims fail.")
+
+
+@pytest.fixture
+def fails(request: pytest.FixtureRequest):
+    """Break a model and see the claims of the `breaks` mark fail, and no others of their chapters but `also`.
+
+    Called as `fails(model, wound=..., also=(...), why="words of the failure's reason")`; see ward.results for the rest.
+    """
+    from ward import matrix, results
+
+    from fixtures import entries
+
+    where = entries.claim_names(Path(__file__).parents[1] / "specs")
+
+    def check(model: str, *, also: tuple[str, ...] = (), why: str = "", **breakage) -> None:
+        claims = request.node.get_closest_marker("breaks").args
+        assert model in matrix().entries, f"no such model in the matrix: {model}"
+        failed: dict[str, str] = {}
+        for chapter in sorted({where[claim].split("test_")[1][:2] for claim in claims}):
+            found = results(model, chapter=chapter, **breakage)
+            failed |= {name: r["reason"] for name, r in found.items() if r["verdict"] == "fails"}
+        assert set(failed) == {*claims, *also}, failed
+        for claim in claims:
+            assert why in failed[claim], failed[claim]
+
+    return check
