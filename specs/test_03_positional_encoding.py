@@ -7,6 +7,7 @@ in OPT. Later ones tell positions inside attention: rotary models turn queries a
 import pytest
 import torch
 
+from fixtures import observation
 from fixtures.evidence import close, differs, holds, same, shape
 from fixtures.interventions import swap_earlier_tokens, without_positions
 from fixtures.observation import (
@@ -17,7 +18,6 @@ from fixtures.observation import (
     positions_of_padded,
     scheme,
     sum_at_entry,
-    vectors_at_full_size,
 )
 from fixtures.specimen import SEQ
 
@@ -32,7 +32,7 @@ def test_the_position_scheme_is_the_published_one(facts, published):
 @pytest.mark.lesson("Positional Embedding: Expected: [1, 10, 2048]")
 def test_every_position_has_a_vector_of_the_models_width(position_vectors, skeleton, miniature, published):
     """The look-up gives one vector for each position: [1, 10, 2048] for OPT-1.3b."""
-    vectors = vectors_at_full_size(skeleton, miniature)
+    vectors = observation.position_vectors(miniature, skeleton.plain)
     shape("position vectors", vectors.shape[-2:], seq=SEQ, d_model=published.d_model)
 
 
@@ -54,7 +54,7 @@ def test_sinusoids_follow_the_formula(sinusoidal_vectors):
 def test_learned_positions_are_trained(learned_vectors, miniature):
     """A backward pass gives exactly the ten positions that occurred a gradient."""
     run = miniature.run(gradients=True)
-    look_up = position_table(run, run.entering[-1][1])
+    look_up = position_table(run, observation.position_vectors(miniature, run))
     gradient = torch.autograd.grad(run.stack.streams[-1].pow(2).sum(), look_up.inputs[1])[0]
     rows = gradient.abs().sum(dim=1).nonzero().flatten().tolist()
     same("rows with a gradient", observed=rows, expected=sorted(look_up.inputs[0].flatten().tolist()))

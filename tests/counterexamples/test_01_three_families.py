@@ -1,7 +1,16 @@
 """Counterexamples of chapter 1."""
 
+import copy
+import functools
+
 import pytest
 import torch
+from torch import nn
+
+SEES_NOTHING = -1e9
+
+
+# ---- looking ahead
 
 
 @pytest.mark.breaks("test_a_decoder_does_not_look_ahead", "test_the_family_is_the_declared_one")
@@ -10,10 +19,236 @@ def test_a_decoder_without_its_mask(fails):
 
     def unmask(model):
         for layer in model.model.decoder.layers:
-            layer.self_attn.register_forward_pre_hook(_no_mask, with_kwargs=True)
+            layer.self_attn.register_forward_pre_hook(_seeing(lambda query, key: key <= key), with_kwargs=True)
 
     fails("facebook/opt-125m", wound=unmask)
 
 
-def _no_mask(module, args, kwargs):
-    return args, kwargs | {"attention_mask": torch.zeros_like(kwargs["attention_mask"])}
+@pytest.mark.breaks("test_a_decoder_does_not_look_ahead")
+def test_a_mask_shifted_by_one(fails):
+    """The decoder of an encoder-decoder sees one token ahead, in its first block only."""
+
+    def shift(model):
+        attention = model.model.decoder.layers[0].self_attn
+        attention.register_forward_pre_hook(_seeing(lambda query, key: key <= query + 1), with_kwargs=True)
+
+    fails("facebook/bart-base", wound=shift, why="earlier positions stay")
+
+
+@pytest.mark.breaks("test_a_decoder_reads_what_came_before")
+@pytest.mark.parametrize("patient", ["openai-community/gpt2", "facebook/bart-base"])
+def test_a_decoder_that_forgets(fails, patient):
+    """Every token of a decoder sees itself alone."""
+
+    def forget(model):
+        for name, module in model.named_modules():
+            if name.endswith(".attn") or (".decoder." in name and name.endswith(".self_attn")):
+                module.register_forward_pre_hook(_seeing(lambda query, key: key == query), with_kwargs=True)
+
+    fails(patient, wound=forget, why="the last position moves")
+
+
+@pytest.mark.breaks("test_an_encoder_looks_both_ways")
+def test_an_encoder_with_a_decoders_mask(fails):
+    """The encoder of an encoder-decoder reads from left to right."""
+
+    def mask(model):
+        for layer in model.model.encoder.layers:
+            layer.self_attn.register_forward_pre_hook(_seeing(lambda query, key: key <= query), with_kwargs=True)
+
+    fails("facebook/bart-base", wound=mask, why="position 0 moves")
+
+
+@pytest.mark.breaks("test_an_encoder_looks_both_ways")
+def test_an_encoder_that_reads_backwards(fails):
+    """The last token of an encoder sees itself alone; the others see everything."""
+
+    def mask(model):
+        for layer in model.bert.encoder.layer:
+            hook = _seeing(lambda query, key: (query < key.max()) | (key == query))
+            layer.attention.self.register_forward_pre_hook(hook, with_kwargs=True)
+
+    fails("google-bert/bert-base-cased", wound=mask, why="position -1 moves")
+
+
+@pytest.mark.breaks("test_an_encoder_looks_both_ways", "test_the_family_is_the_declared_one")
+def test_an_encoder_that_is_a_decoder(fails):
+    """An encoder-only model reads from left to right, and so is decoder-only."""
+
+    def mask(model):
+        for layer in model.bert.encoder.layer:
+            hook = _seeing(lambda query, key: key <= query)
+            layer.attention.self.register_forward_pre_hook(hook, with_kwargs=True)
+
+    fails("google-bert/bert-base-cased", wound=mask)
+
+
+# ---- from the source to the target
+
+
+@pytest.mark.breaks("test_the_source_reaches_the_target")
+def test_a_target_position_without_a_source(fails):
+    """Cross-attention hands the first target position nothing."""
+
+    def mute(module, args, output):
+        return (torch.cat([torch.zeros_like(output[0][:, :1]), output[0][:, 1:]], dim=1), *output[1:])
+
+    def wound(model):
+        for layer in model.model.decoder.layers:
+            layer.encoder_attn.register_forward_hook(mute)
+
+    fails("facebook/bart-base", wound=wound)
+
+
+@pytest.mark.breaks("test_the_source_reaches_the_target")
+def test_a_cross_attention_that_skips_a_token(fails):
+    """The first source token is seen neither by the other source tokens nor by the decoder."""
+
+    def wound(model):
+        for layer in model.model.encoder.layers:
+            layer.self_attn.register_forward_pre_hook(_seeing(lambda query, key: (key > 0) | (query == 0)), with_kwargs=True)
+        for layer in model.model.decoder.layers:
+            layer.encoder_attn.register_forward_pre_hook(_without_first_source, with_kwargs=True)
+
+    fails("facebook/bart-base", wound=wound, also=("test_an_encoder_looks_both_ways",))
+
+
+def _without_first_source(module, args, kwargs):
+    mask = torch.zeros(1, 1, 1, kwargs["key_value_states"].shape[1])
+    mask[..., 0] = SEES_NOTHING
+    return args, kwargs | {"attention_mask": mask}
+
+
+@pytest.mark.breaks("test_the_source_reaches_the_target_through_cross_attention_alone")
+def test_a_way_around_cross_attention(fails):
+    """The mean of the source is added to the target's stream as well."""
+
+    def leak(module, args):
+        hidden_states, mask, source, *rest = args
+        return (hidden_states + source.mean(dim=1, keepdim=True), mask, source, *rest)
+
+    fails("facebook/bart-base", wound=lambda model: model.model.decoder.layers[-1].register_forward_pre_hook(leak))
+
+
+# ---- what comes out
+
+
+@pytest.mark.breaks("test_an_encoder_turns_a_text_into_vectors")
+def test_an_encoder_that_joins_tokens(fails):
+    """The last block of an encoder hands on every second vector."""
+
+    def wound(model):
+        model.bert.encoder.layer[-1].register_forward_hook(lambda module, args, output: output[:, ::2])
+
+    fails("google-bert/bert-base-cased", wound_skeleton=wound, why="seq 5 != 10")
+
+
+@pytest.mark.breaks("test_an_encoder_turns_a_text_into_vectors")
+def test_an_encoder_of_another_width(fails):
+    """An encoder is twice as wide as published."""
+    fails("google-bert/bert-base-cased", config={"hidden_size": 1536}, why="d_model 1536 != 768")
+
+
+@pytest.mark.breaks("test_a_decoder_scores_the_next_token")
+@pytest.mark.parametrize("patient", ["openai-community/gpt2", "meta-llama/Llama-3.1-405B"])
+def test_a_decoder_that_scores_at_the_end_only(fails, patient):
+    """A decoder gives scores at its last position, as it does to generate, and at no other."""
+
+    def wound(model):
+        model.forward = functools.partial(model.forward, logits_to_keep=1)
+
+    fails(patient, wound_skeleton=wound, why="seq 1 != 10")
+
+
+@pytest.mark.breaks("test_an_encoder_decoder_scores_a_target_given_a_source")
+def test_an_encoder_decoder_that_leaves_out_an_entry(fails):
+    """The head gives no score to the vocabulary's last entry."""
+
+    def wound(model):
+        model.lm_head.register_forward_hook(lambda module, args, output: output[..., :-1])
+
+    fails("google-t5/t5-small", wound_skeleton=wound, why="vocab 32127 != 32128")
+
+
+# ---- which attentions there are
+
+
+@pytest.mark.breaks("test_a_decoder_only_model_is_one_stack_without_cross_attention")
+def test_a_decoder_behind_another_stack(fails):
+    """A second stack of blocks stands before the decoder's own."""
+
+    def wound(model):
+        model.reader = nn.ModuleList([copy.deepcopy(model.transformer.h[0])])
+        model.transformer.drop.register_forward_hook(lambda module, args, output: model.reader[0](output))
+
+    fails("openai-community/gpt2", wound_skeleton=wound, why="stacks: expected 1, observed 2")
+
+
+@pytest.mark.breaks("test_a_decoder_only_model_is_one_stack_without_cross_attention")
+def test_a_decoder_that_glances_at_another_text(fails):
+    """One block of a decoder attends to a shorter sequence besides its own."""
+
+    def wound(model):
+        _glancing(model.transformer.h[1].ln_1)
+
+    fails("openai-community/gpt2", wound_skeleton=wound, why="cross-attentions: expected 0, observed 1")
+
+
+@pytest.mark.breaks("test_an_encoder_only_model_is_one_stack_without_cross_attention")
+def test_an_encoder_that_glances_at_another_text(fails):
+    """One block of an encoder attends to a shorter sequence besides its own."""
+
+    def wound(model):
+        _glancing(model.bert.encoder.layer[1].output)
+
+    fails("google-bert/bert-base-cased", wound_skeleton=wound, why="cross-attentions: expected 0, observed 1")
+
+
+def _glancing(module):
+    def glance(module, args, output):
+        other = output[:, :5]
+        return output + (output @ other.transpose(1, 2)).softmax(dim=-1) @ other
+
+    module.register_forward_hook(glance)
+
+
+@pytest.mark.breaks("test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source")
+def test_a_decoder_block_without_cross_attention(fails):
+    """One block of the decoder is not given what the encoder read."""
+
+    def keep_back(module, args):
+        hidden_states, mask, _, *rest = args
+        return (hidden_states, mask, None, *rest)
+
+    def wound(model):
+        model.model.decoder.layers[2].register_forward_pre_hook(keep_back)
+
+    fails("facebook/bart-base", wound_skeleton=wound, why="[2] 0 != 1")
+
+
+@pytest.mark.breaks("test_every_transformer_computes_attention")
+def test_a_running_mean_in_place_of_attention(fails):
+    """Every token gets the sum of those before it, at full size, and no weights are computed."""
+
+    def wound(model):
+        for block in model.transformer.h:
+            block.attn.forward = lambda hidden_states, **rest: (hidden_states.cumsum(dim=1), None)
+
+    fails("openai-community/gpt2", wound_skeleton=wound)
+
+
+@pytest.mark.breaks("test_every_transformer_computes_attention", "test_the_family_is_the_declared_one")
+def test_a_state_space_model_called_a_transformer(fails):
+    """A model without any attention is declared decoder-only."""
+    fails("state-spaces/mamba-130m-hf", entry={"family": "decoder-only"})
+
+
+def _seeing(visible):
+    """A hook that gives an attention a mask of its own: `visible` says which key a query sees."""
+
+    def mask(module, args, kwargs):
+        places = torch.arange((args[0] if args else kwargs["hidden_states"]).shape[1])
+        seen = visible(places[:, None], places[None, :])
+        return args, kwargs | {"attention_mask": torch.zeros(1, 1, *seen.shape).masked_fill(~seen, SEES_NOTHING)}
+
+    return mask

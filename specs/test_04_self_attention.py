@@ -1,0 +1,156 @@
+"""Self-attention: each token's new vector is a weighted sum over the tokens it may see.
+
+Every token is projected three times: its query asks, its key is compared, its value is handed on. The products of a
+query with the keys, scaled and masked, become weights; the weights say how much of each value the token receives.
+"""
+
+import pytest
+import torch
+
+from fixtures.evidence import close, differs, holds, same, shape
+from fixtures.interventions import change_key, change_query, change_scores, change_value, in_later_pass
+from fixtures.observation import added_to_scores, maker_names, projection_layout
+from fixtures.specimen import SEQ, TARGET
+
+pytestmark = pytest.mark.lesson("Self-Attention Mechanism")
+
+
+@pytest.mark.lesson("Inspecting Architecture: q_proj, k_proj, v_proj, out_proj")
+def test_every_attention_has_query_key_value_and_output_projections(self_attentions, miniature):
+    """Weights of its own reach each of query, key and value, and another takes what attention returns."""
+    for attention in self_attentions:
+        found = maker_names(miniature, attention)
+        missing = [role for role in ("query", "key", "value", "output") if not found[role]]
+        holds(f"projections of {found['query']}", not missing, observed=found, expected="four roles, each with a weight")
+
+
+@pytest.mark.lesson("Inspecting Architecture: q_proj, k_proj, v_proj, out_proj")
+def test_query_key_and_value_have_a_matrix_each(self_attentions):
+    """Three separate matrices make query, key and value, as in OPT."""
+    for attention in self_attentions:
+        same("layout", observed=projection_layout(attention), expected="separate")
+
+
+def test_the_projections_are_laid_out_as_published(facts, published):
+    """Query, key and value come from separate matrices, a fused one, or a shared latent vector, as published."""
+    same("projections", observed=facts["projections"], expected=published.projections)
+
+
+@pytest.mark.lesson("Self-Attention Output: Expected: [1, 10, 2048]")
+def test_self_attention_returns_a_vector_of_the_models_width_for_each_token(full_size_attentions, published, skeleton):
+    """Ten vectors go in and ten come out, [1, 10, 2048] for OPT-1.3b, in every layer."""
+    seq = TARGET if skeleton.writes else SEQ
+    for attention in full_size_attentions:
+        shape("output", attention.output, batch=1, seq=seq, d_model=published.d_model)
+
+
+@pytest.mark.lesson("calculates a weighted sum of the embeddings of all words in a sentence for each word")
+def test_the_output_is_the_weighted_sum_of_the_values(self_attentions):
+    """The module returns softmax(scale QK' + mask) V, sent through its output projection, here computed by hand."""
+    for attention in self_attentions:
+        scores = attention.scale_of_projected * attention.products + added_to_scores(attention)
+        scores = scores.masked_fill(attention.weights == 0, -torch.inf)
+        by_hand = attention.project(scores.softmax(dim=-1) @ attention.value)
+        close("output", observed=attention.output, expected=by_hand, tolerance=1e-4)
+
+
+def test_what_is_added_to_the_scores_is_the_same_for_any_text(miniature, self_attentions):
+    """Between the scaled products and the softmax stand a mask and places, nothing that depends on the words."""
+    other = miniature.run(miniature.ids.flip(-1) + 1, miniature.target(miniature.ids) + 1 if miniature.writes else None)
+    for attention, again in zip(self_attentions, [a for a in other.attentions if not a.cross], strict=True):
+        close("added", observed=added_to_scores(again), expected=added_to_scores(attention), tolerance=1e-4)
+
+
+def test_weights_are_never_negative(attentions):
+    """No token takes away from another."""
+    for attention in attentions:
+        holds("smallest weight", bool((attention.weights >= 0).all()), observed=float(attention.weights.min()))
+
+
+def test_weights_of_a_row_sum_to_one(attentions):
+    """What one token receives from all others are shares of one."""
+    for attention in attentions:
+        sums = attention.weights.sum(dim=-1)
+        close("sums of the rows", observed=sums, expected=torch.ones_like(sums))
+
+
+def test_later_tokens_get_no_weight(causal_attentions):
+    """A decoder gives every later token a weight of exactly zero."""
+    for attention in causal_attentions:
+        later = attention.weights.triu(diagonal=1)
+        same("weights above the diagonal", observed=int(later.count_nonzero()), expected=0)
+
+
+def test_an_encoder_gives_weight_to_later_tokens(encoder):
+    """In an encoder every token gives some weight to a token that comes after it."""
+    for block in encoder.attending:
+        later = block.self_attention.weights.triu(diagonal=1).sum(dim=-1)[..., :-1]
+        holds("weight given to later tokens", bool((later > 0).all()), observed=float(later.min()))
+
+
+def test_scores_are_scaled_by_the_root_of_the_head_width(attentions):
+    """A product of query and key is divided by the square root of their width before the softmax."""
+    for attention in attentions:
+        close("scale", observed=attention.scale, expected=attention.d_head**-0.5)
+
+
+@pytest.mark.lesson("Terms with higher relevance to one another will receive higher attention weights")
+def test_more_relevance_gets_more_weight(attention, miniature):
+    """When one key's score rises, its weight rises and every other visible key's weight falls."""
+    rise = torch.zeros_like(attention.scores)
+    rise[..., -1, -2] = 1.0  # the last token's score with the one before it
+    raised = in_later_pass(miniature, attention, change_scores(attention, lambda scores: scores + rise))
+    moved, seen = (raised.weights - attention.weights)[..., -1, :], attention.weights[..., -1, :] > 1e-7
+    falls = torch.cat([moved[..., :-2], moved[..., -1:]], dim=-1)[torch.cat([seen[..., :-2], seen[..., -1:]], dim=-1)]
+    holds("its weight rises", bool((moved[..., -2] > 0).all()), observed=moved[..., -2].flatten().tolist())
+    holds("the others' weights fall", bool((falls < 0).all()), observed=float(falls.max()))
+
+
+@pytest.mark.lesson("The Value vector answers the question, What information do we have?")
+def test_values_are_handed_on_and_not_compared(attention, miniature):
+    """Other values change what attention returns and leave the weights alone."""
+    other = in_later_pass(miniature, attention, change_value(attention, lambda value: value.flip(-1) + 1))
+    close("weights", observed=other.weights, expected=attention.weights)
+    differs("what attention returns", observed=other.context, reference=attention.context)
+
+
+@pytest.mark.lesson("What should I pay attention to?")
+def test_a_query_of_zero_asks_for_nothing_in_particular(attention, miniature):
+    """Without a question every visible token gets the same weight."""
+    blank = in_later_pass(miniature, attention, change_query(attention, torch.zeros_like))
+    seen = attention.weights > 0
+    rows = blank.weights.masked_fill(~seen, 0)
+    even = rows.amax(dim=-1, keepdim=True).expand_as(rows).masked_fill(~seen, 0)
+    close("weights", observed=rows, expected=even)
+
+
+@pytest.mark.lesson("What is important to consider?")
+def test_keys_are_compared_and_not_handed_on(attention, miniature):
+    """Other keys move the weights and leave the values alone."""
+    other = in_later_pass(miniature, attention, change_key(attention, lambda key: key.flip(-1)))
+    differs("weights", observed=other.weights, reference=attention.weights)
+    close("values", observed=other.value, expected=attention.value)
+
+
+@pytest.mark.lesson("The self-attention module processes the sum of token embeddings and positional encodings")
+def test_attention_receives_the_stream_itself(blocks):
+    """A block hands its attention what it was given, the sum of embeddings and positions in block 0, with no norm between."""
+    for block in blocks:
+        close("input", observed=block.self_attention.input, expected=block.input)
+
+
+@pytest.mark.lesson("the attention mechanism was mainly utilized to compare two portions of texts")
+def test_cross_attention_compares_the_target_with_the_source(cross_attentions):
+    """Each of seven target tokens weighs all ten source tokens, in every head."""
+    for attention in cross_attentions:
+        shape("weights", attention.weights, batch=1, heads=attention.heads, target=TARGET, source=SEQ)
+        holds("every source token counts", bool((attention.weights > 0).all()), observed=float(attention.weights.min()))
+
+
+def test_cross_attention_respects_the_sources_mask(encoder_decoder, cross_attentions):
+    """Source tokens that are masked out as padding get no weight from any target token."""
+    mask = torch.ones_like(encoder_decoder.ids)
+    mask[:, -3:] = 0
+    masked = encoder_decoder.run(attention_mask=mask)
+    for attention in (a for a in masked.attentions if a.cross):
+        same("weights on padding", observed=int(attention.weights[..., -3:].count_nonzero()), expected=0)

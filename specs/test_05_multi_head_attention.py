@@ -1,0 +1,93 @@
+"""Multi-head attention: several attentions read the same tokens side by side, each in its own narrow space.
+
+Each head has queries of its own, and gives its own weights; what the heads return is laid side by side and sent through
+one projection, so that every head contributes its own part to the output.
+"""
+
+import pytest
+import torch
+
+from fixtures.evidence import close, differs, holds, same
+from fixtures.interventions import change_input, change_weights, in_later_pass
+
+pytestmark = pytest.mark.lesson("Multi-Head Attention")
+
+
+def test_the_model_has_its_published_heads(full_size_attentions, published):
+    """Every layer compares queries with keys in the published number of heads, each of the published width."""
+    for attention in full_size_attentions:
+        same("heads", observed=attention.heads, expected=published.heads)
+        same("d_head", observed=attention.d_head, expected=published.d_head)
+
+
+def test_the_model_has_its_published_key_and_value_heads(full_size_attentions, published):
+    """Every layer keeps keys and values for the published number of heads."""
+    for attention in full_size_attentions:
+        same("kv_heads", observed=attention.kv_heads, expected=published.kv_heads)
+
+
+def test_every_head_has_keys_and_values_of_its_own(full_size_attentions):
+    """There are as many key and value heads as query heads."""
+    for attention in full_size_attentions:
+        same("kv_heads", observed=attention.kv_heads, expected=attention.heads)
+
+
+def test_heads_times_head_width_is_the_models_width(full_size_attentions, published):
+    """The heads share the model's width among them."""
+    for attention in full_size_attentions:
+        same("heads x d_head", observed=attention.heads * attention.d_head, expected=published.d_model)
+
+
+def test_the_output_projection_takes_all_heads_side_by_side(full_size_attentions):
+    """The projection that ends attention takes in heads times the width of a head's values."""
+    for attention in full_size_attentions:
+        expected = attention.heads * attention.context.shape[-1]
+        same("width in", observed=attention.output_width_in, expected=expected)
+
+
+@pytest.mark.lesson("multiple attention components process the same information")
+def test_every_head_reads_the_same_input(attention, miniature):
+    """When the attention's input changes at one place, every head's query changes there, and nowhere else."""
+    place = attention.query.shape[-2] - 1
+    changed = in_later_pass(miniature, attention, change_input(miniature, attention, place))
+    moved = (changed.query - attention.query).abs().amax(dim=-1)[0]
+    holds("every head's query there moves", bool((moved[:, place] > 1e-4).all()), observed=moved[:, place].tolist())
+    same("largest move elsewhere", observed=round(float(moved[:, :place].max()), 6), expected=0.0)
+
+
+@pytest.mark.lesson("Applies multiple attention mechanisms in parallel")
+def test_all_heads_are_computed_in_one_batched_product(block, attention):
+    """A block compares all queries of all heads with all keys in a single product."""
+    own = [a for a in block.attentions if not a.cross]
+    same("products of queries with keys in a block", observed=len(own), expected=1)
+    same("heads in the product", observed=own[0].products.shape[1], expected=attention.heads)
+
+
+def test_a_silenced_head_takes_away_its_own_part_and_no_other(attention, miniature):
+    """Without one head's weights, the output loses exactly what that head's slice of the projection contributed."""
+    for head in range(attention.heads):
+        silent = in_later_pass(miniature, attention, change_weights(attention, _without(head)))
+        close("what is lost", observed=attention.output - silent.output, expected=attention.contribution(head))
+
+
+def test_the_heads_contributions_add_up_to_the_output(attention):
+    """The output is the sum of what each head contributes, and the projection's bias."""
+    parts = sum(attention.contribution(head) for head in range(attention.heads))
+    close("sum of the parts", observed=parts + attention.output_bias, expected=attention.output)
+
+
+@pytest.mark.lesson("each head learning to focus on distinct aspects of the text")
+def test_any_two_heads_attend_to_different_things(attentions):
+    """No two heads of an attention give the same weights."""
+    for attention in attentions:
+        for one, other in torch.combinations(torch.arange(attention.heads)).tolist():
+            weights = attention.weights[:, one], attention.weights[:, other]
+            differs(f"weights of heads {one} and {other}", observed=weights[0], reference=weights[1])
+
+
+def _without(head):
+    def silence(weights):
+        weights[:, head] = 0
+        return weights
+
+    return silence

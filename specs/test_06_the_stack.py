@@ -1,0 +1,131 @@
+"""The stack: the same block again and again, each adding to one stream of vectors that keeps its width.
+
+A block attends and then works on each position alone in a feed-forward network. Both add to what is there. How many
+blocks there are, how wide the stream is and how wide the network makes the size of the model.
+"""
+
+import pytest
+import torch
+
+from fixtures.evidence import close, differs, holds, same, shape
+from fixtures.interventions import cut, permute_input, silence
+from fixtures.observation import active_parameters, norms_of_an_empty_block
+from fixtures.sizes import within
+from fixtures.specimen import SEQ, TARGET
+from fixtures.verdicts import does_not_apply
+
+pytestmark = pytest.mark.lesson("The Architecture")
+
+
+@pytest.mark.lesson("Inspecting Architecture: 24 stacked decoder layers")
+def test_the_model_stacks_its_published_number_of_layers(skeleton, published):
+    """The stream passes through the published number of blocks: 24 for OPT-1.3b."""
+    same("layers", observed=skeleton.plain.stack.layers, expected=published.layers)
+
+
+def test_the_encoder_stacks_its_published_number_of_layers(encoder_decoder, skeleton, published):
+    """What the source passes through is the published number of blocks, too."""
+    same("encoder layers", observed=skeleton.plain.stacks[0].layers, expected=published.encoder_layers)
+
+
+def test_the_published_number_of_layers_attends(skeleton, published):
+    """As many blocks compute attention as published."""
+    same("attention layers", observed=len(skeleton.plain.stack.attending), expected=published.attention_layers)
+
+
+def test_every_block_attends(skeleton):
+    """There is no block without attention."""
+    same("blocks that attend", observed=len(skeleton.plain.stack.attending), expected=skeleton.plain.stack.layers)
+
+
+def test_the_layers_are_alike(skeleton):
+    """All blocks of a stack are of one class, with parameters of the same shapes."""
+    for stack in skeleton.plain.stacks:
+        kinds = {(type(b.module).__name__, _shapes(b.module)) for b in stack.blocks}
+        same("kinds of block", observed=len(kinds), expected=1)
+
+
+def test_the_width_is_the_same_all_the_way_up(skeleton, published):
+    """Before the first block and after each one the hidden states are [1, 10, d]: layers + 1 times."""
+    for stack in skeleton.plain.stacks:
+        seq = TARGET if stack is skeleton.plain.stack and skeleton.writes else SEQ
+        same("hidden states", observed=len(stack.streams), expected=stack.layers + 1)
+        for stream in stack.streams:
+            shape("hidden states", stream, batch=1, seq=seq, d_model=published.d_model)
+
+
+def test_each_block_changes_the_stream(miniature):
+    """What leaves a block is not what entered it."""
+    for stack in miniature.plain.stacks:
+        for block in stack.blocks:
+            differs("hidden states", observed=block.output, reference=block.input)
+
+
+def test_each_sublayer_adds_to_the_stream(block, miniature):
+    """With its sublayers cut, a block hands on what it was given, as it is or through the norms that end its sublayers."""
+    assert block.sublayers, "no addition to the stream was found in the block"
+    edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
+    emptied = miniature.run(edits=edits).stack.attending[0]
+    close("output", observed=emptied.output, expected=norms_of_an_empty_block(block, emptied.input), tolerance=1e-4)
+
+
+def test_the_norms_stand_where_published(facts, published):
+    """The stream is normed before a sublayer reads it (pre) or after it was added to (post), as published."""
+    same("norm", observed=facts["norm"], expected=published.norm)
+
+
+def test_the_feed_forward_network_works_on_each_position_alone(block, miniature):
+    """With attention silenced, shuffled positions come out shuffled and otherwise unchanged."""
+    length = block.input.shape[-2]
+    order = list(range(length - 1, -1, -1))
+    silent = miniature.run(edits=silence(block)).stack.attending[0]
+    shuffled = miniature.run(edits=silence(block) | permute_input(miniature, block, order)).stack.attending[0]
+    differs("input", observed=shuffled.input, reference=silent.input)
+    close("output", observed=shuffled.output, expected=silent.output[:, order], tolerance=1e-4)
+
+
+def test_the_feed_forward_network_has_its_published_inner_width(skeleton, published):
+    """Block 0 widens each vector from d to d_ff and brings it back to d."""
+    same("d_ff", observed=skeleton.plain.stack.blocks[0].d_ff, expected=published.d_ff)
+
+
+def test_the_experts_are_as_many_as_published(experts, published):
+    """A router chooses among the published number of experts, and as many as published act on a token."""
+    same("experts", observed=experts.experts[0], expected=published.experts)
+    same("experts that act", observed=experts.experts[1], expected=published.experts_active)
+
+
+def test_an_expert_has_its_published_inner_width(experts, published):
+    """Each routed expert widens a vector to the published inner width."""
+    same("d_expert", observed=experts.d_expert, expected=published.d_expert)
+
+
+@pytest.mark.lesson("facebook/opt-1.3b")
+def test_the_parameters_are_as_many_as_published(skeleton, published):
+    """All tensors at full size, a shared one counted once, hold the published number of parameters."""
+    same("parameters", observed=skeleton.parameters, expected=published.parameters)
+
+
+@pytest.mark.lesson("facebook/opt-1.3b")
+def test_the_name_tells_the_size(skeleton, published):
+    """The parameters at full size are within a tenth of the size that the publisher gives: 1.3B, 1,315,758,080."""
+    ratio = within(skeleton.parameters, published.size)
+    holds("parameters over the size", abs(ratio - 1) <= 0.1, observed=ratio, expected=f"within 10 % of {published.size}")
+
+
+def test_few_experts_act_at_once(experts, skeleton, published):
+    """The parameters that act on one token are within a tenth of the published number."""
+    active = active_parameters(skeleton)
+    ratio = within(active, published.size_active)
+    holds("active parameters over the size", abs(ratio - 1) <= 0.1, observed=active, expected=published.size_active)
+
+
+def test_every_parameter_acts_on_every_token(skeleton, facts):
+    """There is no choice among experts: the whole model works on each token."""
+    if facts["family"] == "other":
+        does_not_apply("The claim is about Transformers.")
+    same("experts", observed=facts["experts"], expected=0)
+
+
+def _shapes(module):
+    return tuple((name, tuple(p.shape)) for name, p in module.named_parameters())

@@ -1,0 +1,62 @@
+"""Parallel processing: all positions are worked on at once, and every token is one step away from every other.
+
+A recurrent network reads a sentence word by word. A Transformer reads it in one pass, which computes for every position
+what step-by-step reading would, for any number of sentences side by side.
+"""
+
+import pytest
+import torch
+
+from fixtures.evidence import close, holds, same
+from fixtures.observation import alone_and_padded, keeps_cache, recurrent_modules, stepwise, steps
+from fixtures.specimen import SEQ
+from fixtures.verdicts import does_not_apply
+
+pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long-range dependency modeling")
+
+
+@pytest.mark.lesson("proposal of training highly parallelized networks")
+def test_one_pass_does_what_single_steps_do(writer):
+    """The scores of a pass over all tokens equal those of one token at a time, with a cache of what came before."""
+    if not keeps_cache(writer):
+        does_not_apply("The library's code for this model keeps no cache: it cannot go on from where it stopped.")
+    close("scores", observed=writer.plain.output, expected=stepwise(writer), tolerance=1e-4)
+
+
+@pytest.mark.lesson("long-range dependency modeling through self-attention")
+def test_the_first_token_reaches_the_last_in_every_layer(causal_attentions):
+    """In each layer the last token gives the first one some weight, however far away it is."""
+    for attention in causal_attentions:
+        weight = attention.weights[..., -1, 0]
+        holds("weight of the first token in the last row", bool((weight > 0).all()), observed=weight.flatten().tolist())
+
+
+@pytest.mark.lesson("long-range dependency modeling through self-attention")
+def test_every_token_reaches_every_other_in_every_layer_of_an_encoder(encoder):
+    """In each layer of an encoder every token gives every other some weight."""
+    for block in encoder.attending:
+        weights = block.self_attention.weights
+        holds("weights", bool((weights > 0).all()), observed=float(weights.min()), expected="all above zero")
+
+
+def test_the_path_from_the_first_token_to_the_last_has_length_one(attention, miniature):
+    """One attention carries the first visible token's vector to the last place: its gradient there is not zero."""
+    run = miniature.run(gradients=True)
+    first = run.first_attention
+    nearest = int((attention.weights[0].amax(dim=0)[-1] > 0).nonzero()[0])
+    gradient = torch.autograd.grad(first.output[:, -1].pow(2).sum(), first.input)[0]
+    reached = float(gradient.reshape(-1, gradient.shape[-1])[nearest].abs().max())
+    holds("gradient at the first visible token", reached > 1e-7, observed=reached, expected="above zero")
+
+
+def test_a_batch_does_not_change_its_members(transformer):
+    """Rows in a padded batch get the outputs they get alone."""
+    padded, alone = alone_and_padded(transformer)
+    close("output", observed=padded, expected=alone, tolerance=1e-4)
+
+
+@pytest.mark.lesson("lacks the recurrence feature found in RNNs to feed the input one at a time")
+def test_no_step_waits_for_an_earlier_token(miniature):
+    """There is no recurrent module, and twice the tokens take no more operations, only larger ones."""
+    same("recurrent modules", observed=len(recurrent_modules(miniature)), expected=0)
+    same("operations for ten tokens", observed=steps(miniature, SEQ), expected=steps(miniature, SEQ // 2))
