@@ -138,7 +138,7 @@ def test_an_encoder_that_joins_tokens(fails):
     """The last block of an encoder hands on every second vector."""
 
     def wound(model):
-        model.bert.encoder.layer[-1].register_forward_hook(lambda module, args, output: output[:, ::2])
+        model.bert.encoder.layer[-1].output.register_forward_hook(lambda module, args, output: output[:, ::2])
 
     fails("google-bert/bert-base-cased", wound_skeleton=wound, why="seq 5 != 10")
 

@@ -1,0 +1,120 @@
+"""The paper: an encoder-decoder of attention alone translated better than any system before it, for less.
+
+Its two models, base and big, are rebuilt here from the sizes the paper gives, and come out with the parameters it counts.
+What training them cost, and what the systems before them cost and achieved, are the paper's own figures. Attention does
+in a fixed number of steps what a recurrent layer does in one step a token.
+"""
+
+import pytest
+
+from fixtures import paper
+from fixtures.evidence import close, holds, same, shape
+from fixtures.observation import nearest_sinusoid
+from fixtures.recurrence import CELL, longest_chain, pass_over, reach, recurrent_pass
+
+pytestmark = [
+    pytest.mark.lesson("Attention Is All You Need"),
+    pytest.mark.about("vaswani-2017/base", "vaswani-2017/big"),
+]
+
+
+@pytest.fixture
+def told(model):
+    """What the paper tells of the model."""
+    return paper.OURS[model.id]
+
+
+def test_the_original_transformer_is_an_encoder_decoder(facts, told):
+    """One stack of six layers reads a source, another of six writes a target."""
+    same("family", observed=facts["family"], expected="encoder-decoder")
+    same("layers", observed=[facts["encoder_layers"], facts["layers"]], expected=[told.layers, told.layers])
+
+
+def test_its_sizes_are_those_of_table_3(skeleton, told):
+    """Width, feed-forward width and heads: 512, 2048 and 8 in base, 1024, 4096 and 16 in big."""
+    for block in [block for stack in skeleton.plain.stacks for block in stack.blocks]:
+        seen = {"d_model": block.input.shape[-1], "d_ff": block.d_ff, "heads": block.self_attention.heads}
+        same("sizes", observed=seen, expected={"d_model": told.d_model, "d_ff": told.d_ff, "heads": told.heads})
+        same("width of a head", observed=block.self_attention.d_head, expected=told.d_head)
+
+
+def test_its_positions_are_sinusoids_that_are_not_trained(miniature):
+    """To the embeddings of source and target alike it adds the sines and cosines of section 3.5, which take no gradient."""
+    entering = miniature.run(gradients=True).entering
+    same("sequences with positions", observed=len(entering), expected=2)
+    for _, vectors in entering:
+        close("position vectors", observed=vectors, expected=nearest_sinusoid(vectors.reshape(-1, vectors.shape[-1])))
+        same("trained", observed=vectors.requires_grad, expected=False)
+
+
+def test_source_target_and_output_share_one_table(skeleton, told):
+    """One table of about 37,000 rows embeds the source, embeds the target and scores the next token."""
+    source, target = skeleton.plain.embeddings
+    users = [target.table, *skeleton.plain.head.inputs]
+    same("shared with the source's", observed=[any(t is source.table for t in u) for u in (users[:1], users[1:])], expected=[True, True])
+    shape("table", source.table, vocab=paper.VOCABULARY, d_model=told.d_model)
+
+
+def test_trained_parameters_are_those_of_table_3(skeleton, told):
+    """63.08 million against the paper's 65, 214.2 million against its 213: within four per cent."""
+    trained = sum(parameter.numel() for parameter in skeleton.model.parameters() if parameter.requires_grad)
+    close("share of the paper's count", observed=trained / told.parameters, expected=1.0, tolerance=0.04)
+
+
+def test_days_and_steps_tell_the_same_time(told):
+    """100,000 steps of 0.4 s are about twelve hours, 300,000 of 1.0 s about three and a half days."""
+    days = told.steps * told.seconds_a_step / paper.DAY
+    close("days by steps, as a share of those told", observed=days / told.days, expected=1.0, tolerance=0.08)
+
+
+@pytest.mark.lesson("after training for 3.5 days on eight GPUs")
+def test_days_on_eight_gpus_make_the_cost_of_table_2(told):
+    """3.5 days on eight GPUs at 9.5 TFLOP/s are 2.3e19 operations, half a day 3.3e18."""
+    cost = told.days * paper.DAY * paper.GPUS * paper.SUSTAINED
+    close("share of the cost told", observed=cost / told.cost, expected=1.0, tolerance=0.01)
+
+
+@pytest.mark.lesson("superior performance compared to previous benchmarks (WMT 2014 translation tasks)")
+def test_it_translates_into_german_better_than_any_system_before(told):
+    """English to German, it has more BLEU than every earlier system, ensembles included."""
+    best = max(paper.earlier_bleu("german").values())
+    holds("BLEU", told.bleu["german"] > best, observed=told.bleu["german"], expected=f"more than {best}")
+
+
+@pytest.mark.lesson("a new single-model state-of-the-art BLEU score of 41.8")
+def test_it_translates_into_french_better_than_any_system_before(told):
+    """English to French, it has more BLEU than every earlier system, ensembles included: 41.8 against 41.29."""
+    best = max(paper.earlier_bleu("french").values())
+    holds("BLEU", told.bleu["french"] > best, observed=told.bleu["french"], expected=f"more than {best}")
+
+
+@pytest.mark.lesson("a small fraction of the training costs of the best models")
+def test_it_costs_a_small_fraction_of_what_french_cost_before(model):
+    """Less than a quarter of any single system's training, and less than a thirtieth of any ensemble's."""
+    for kind in ("single", "ensemble"):
+        shares, most = paper.share_of_cost(model.id, "french", kind), paper.SMALL_FRACTION["french", kind]
+        holds(f"share of each {kind}'s cost", max(shares.values()) < most, observed=shares, expected=f"below {most:.3f}")
+
+
+@pytest.mark.lesson("at a fraction of the cost")
+def test_it_costs_a_fraction_of_what_german_cost_before(model):
+    """Less than half of any single system's training, as the base model does."""
+    shares, most = paper.share_of_cost(model.id, "german", "single"), paper.SMALL_FRACTION["german", "single"]
+    holds("share of each system's cost", max(shares.values()) < most, observed=shares, expected=f"below {most}")
+
+
+@pytest.mark.lesson("their proposal of training highly parallelized networks is equally significant")
+def test_more_tokens_take_no_more_steps_in_sequence(miniature):
+    """The longest chain of operations is as long for twelve tokens as for six; a recurrent layer's grows with each token."""
+    chains = [longest_chain(pass_over(miniature, tokens)) for tokens in (6, 12)]
+    same("longest chain over twelve tokens", observed=chains[1], expected=chains[0])
+    recurrent = [longest_chain(recurrent_pass(tokens), CELL) for tokens in (6, 12)]
+    same("longest chain of a recurrent layer's cells", observed=recurrent, expected=[6, 12])
+
+
+@pytest.mark.lesson("Conclusion: long-range dependency modeling through self-attention")
+def test_any_two_tokens_are_one_attention_apart(miniature):
+    """One layer's attention takes every word to every other, in the decoder to every later one."""
+    encoder, decoder = (reach(stack.blocks[0].self_attention) for stack in miniature.run(gradients=True).stacks)
+    same("which token reaches which, reading", observed=encoder.tolist(), expected=encoder.new_ones(encoder.shape).tolist())
+    same("which token reaches which, writing", observed=decoder.tolist(), expected=decoder.new_ones(decoder.shape).tril().tolist())
