@@ -1,13 +1,14 @@
 """The paper: an encoder-decoder of attention alone translated better than any system before it, for less.
 
-Its two models, base and big, are rebuilt here from the sizes the paper gives, and come out with the parameters it counts.
-What training them cost, and what the systems before them cost and achieved, are the paper's own figures. Attention does
-in a fixed number of steps what a recurrent layer does in one step a token.
+Its two models, base and big, are rebuilt here from the sizes the paper gives, and come out with the parameters it
+counts. What training them cost, and what the systems before them cost and achieved, are the paper's own figures.
+Attention does in a fixed number of steps what a recurrent layer does in one step a token.
 """
 
 import pytest
 
 from fixtures import paper
+from fixtures.attention import weight_of
 from fixtures.evidence import close, holds, same, shape
 from fixtures.observation import nearest_sinusoid
 from fixtures.recurrence import CELL, longest_chain, pass_over, reach, recurrent_pass
@@ -39,7 +40,7 @@ def test_its_sizes_are_those_of_table_3(skeleton, told):
 
 
 def test_its_positions_are_sinusoids_that_are_not_trained(miniature):
-    """To the embeddings of source and target alike it adds the sines and cosines of section 3.5, which take no gradient."""
+    """What joins the embeddings of source and target are the sines and cosines of section 3.5, which learn nothing."""
     entering = miniature.run(gradients=True).entering
     same("sequences with positions", observed=len(entering), expected=2)
     for _, vectors in entering:
@@ -50,8 +51,8 @@ def test_its_positions_are_sinusoids_that_are_not_trained(miniature):
 def test_source_target_and_output_share_one_table(skeleton, told):
     """One table of about 37,000 rows embeds the source, embeds the target and scores the next token."""
     source, target = skeleton.plain.embeddings
-    users = [target.table, *skeleton.plain.head.inputs]
-    same("shared with the source's", observed=[any(t is source.table for t in u) for u in (users[:1], users[1:])], expected=[True, True])
+    holds("the target's table is the source's", target.table is source.table)
+    holds("the output head is the source's table", weight_of(skeleton.plain.head) is source.table)
     shape("table", source.table, vocab=paper.VOCABULARY, d_model=told.d_model)
 
 
@@ -93,7 +94,9 @@ def test_it_costs_a_small_fraction_of_what_french_cost_before(model):
     """Less than a quarter of any single system's training, and less than a thirtieth of any ensemble's."""
     for kind in ("single", "ensemble"):
         shares, most = paper.share_of_cost(model.id, "french", kind), paper.SMALL_FRACTION["french", kind]
-        holds(f"share of each {kind}'s cost", max(shares.values()) < most, observed=shares, expected=f"below {most:.3f}")
+        holds(
+            f"share of each {kind}'s cost", max(shares.values()) < most, observed=shares, expected=f"below {most:.3f}"
+        )
 
 
 @pytest.mark.lesson("at a fraction of the cost")
@@ -105,7 +108,7 @@ def test_it_costs_a_fraction_of_what_german_cost_before(model):
 
 @pytest.mark.lesson("their proposal of training highly parallelized networks is equally significant")
 def test_more_tokens_take_no_more_steps_in_sequence(miniature):
-    """The longest chain of operations is as long for twelve tokens as for six; a recurrent layer's grows with each token."""
+    """The longest chain of operations is as long for twelve tokens as for six; a recurrent layer's is twice as long."""
     chains = [longest_chain(pass_over(miniature, tokens)) for tokens in (6, 12)]
     same("longest chain over twelve tokens", observed=chains[1], expected=chains[0])
     recurrent = [longest_chain(recurrent_pass(tokens), CELL) for tokens in (6, 12)]
@@ -116,5 +119,13 @@ def test_more_tokens_take_no_more_steps_in_sequence(miniature):
 def test_any_two_tokens_are_one_attention_apart(miniature):
     """One layer's attention takes every word to every other, in the decoder to every later one."""
     encoder, decoder = (reach(stack.blocks[0].self_attention) for stack in miniature.run(gradients=True).stacks)
-    same("which token reaches which, reading", observed=encoder.tolist(), expected=encoder.new_ones(encoder.shape).tolist())
-    same("which token reaches which, writing", observed=decoder.tolist(), expected=decoder.new_ones(decoder.shape).tril().tolist())
+    same(
+        "which token reaches which, reading",
+        observed=encoder.tolist(),
+        expected=encoder.new_ones(encoder.shape).tolist(),
+    )
+    same(
+        "which token reaches which, writing",
+        observed=decoder.tolist(),
+        expected=decoder.new_ones(decoder.shape).tril().tolist(),
+    )

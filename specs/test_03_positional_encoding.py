@@ -75,11 +75,12 @@ def test_padding_takes_no_position(position_vectors, miniature):
 
 def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
     """Equal tokens at the same distance have the same score, and the score changes with the distance."""
-    for attention in equal_token_attentions(miniature):
-        if scheme(attention) == "rotary":
-            lengths = attention.query.norm(dim=-1)
-            close("lengths of the turned queries", observed=lengths, expected=lengths[..., :1].expand_as(lengths))
-            _depends_on_the_distance_alone(attention)
+    turning = [attention for attention in equal_token_attentions(miniature) if scheme(attention) == "rotary"]
+    holds("attentions that turn queries and keys", len(turning) > 0, observed=len(turning), expected="at least one")
+    for attention in turning:
+        lengths = attention.query.norm(dim=-1)
+        close("lengths of the turned queries", observed=lengths, expected=lengths[..., :1].expand_as(lengths))
+        _depends_on_the_distance_alone(attention)
 
 
 def test_alibi_lowers_the_score_by_the_same_step_at_every_distance(miniature, alibi):

@@ -9,7 +9,7 @@ import torch
 
 from fixtures.evidence import close, differs, holds, same, shape
 from fixtures.interventions import cut, permute_input, silence
-from fixtures.observation import active_parameters, norms_of_an_empty_block
+from fixtures.observation import active_parameters, kinds_of_block, norms_of_an_empty_block
 from fixtures.sizes import within
 from fixtures.specimen import SEQ, TARGET
 from fixtures.verdicts import does_not_apply
@@ -41,8 +41,7 @@ def test_every_block_attends(skeleton):
 def test_the_layers_are_alike(skeleton):
     """All blocks of a stack are of one class, with parameters of the same shapes."""
     for stack in skeleton.plain.stacks:
-        kinds = {(type(b.module).__name__, _shapes(b.module)) for b in stack.blocks}
-        same("kinds of block", observed=len(kinds), expected=1)
+        same("kinds of block", observed=len(kinds_of_block(stack)), expected=1)
 
 
 def test_the_width_is_the_same_all_the_way_up(skeleton, published):
@@ -125,7 +124,3 @@ def test_every_parameter_acts_on_every_token(skeleton, facts):
     if facts["family"] == "other":
         does_not_apply("The claim is about Transformers.")
     same("experts", observed=facts["experts"], expected=0)
-
-
-def _shapes(module):
-    return tuple((name, tuple(p.shape)) for name, p in module.named_parameters())

@@ -31,6 +31,12 @@ def test_the_first_token_reaches_the_last_in_every_layer(causal_attentions):
         holds("weight of the first token in the last row", bool((weight > 0).all()), observed=weight.flatten().tolist())
 
 
+def test_a_window_is_as_wide_as_published(model, reach, published):
+    """In a longer text a windowed layer lets a token see the published number of tokens, in an encoder besides itself."""
+    around = 1 if model.family == "encoder-only" else 0  # the token itself stands between the window's halves
+    same("tokens seen", observed=min(reach) - around, expected=published.window)
+
+
 @pytest.mark.lesson("long-range dependency modeling through self-attention")
 def test_every_token_reaches_every_other_in_every_layer_of_an_encoder(encoder):
     """In each layer of an encoder every token gives every other some weight."""

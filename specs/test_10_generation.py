@@ -1,8 +1,8 @@
 """Generation: a decoder writes one token after another, each time the one it scores highest.
 
 A decoder-only model goes on with the text it was given; an encoder-decoder writes a target of its own for a source; an
-encoder writes nothing. Written greedily, a text is the same every time, whether what was read is kept in a cache or read
-again at every step, and whether it is written alone or beside others.
+encoder writes nothing. Written greedily, a text is the same every time, whether what was read is kept in a cache or
+read again at every step, and whether it is written alone or beside others.
 """
 
 import pytest
