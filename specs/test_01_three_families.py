@@ -55,9 +55,8 @@ def test_the_source_reaches_the_target(encoder_decoder):
 
 def test_the_source_reaches_the_target_through_cross_attention_alone(encoder_decoder):
     """With cross-attention silenced, a changed source token changes nothing the decoder says."""
-    target, edits = encoder_decoder.target(encoder_decoder.ids), {}
-    for block in encoder_decoder.plain.stack.blocks:
-        edits |= silence(block, cross=True)
+    target, blocks = encoder_decoder.target(encoder_decoder.ids), encoder_decoder.plain.stack.blocks
+    edits = {op: edit for block in blocks for op, edit in silence(block, cross=True).items()}
     base = encoder_decoder.run(encoder_decoder.ids, target, edits=edits).output
     changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target, edits=edits).output
     difference = float((changed - base).abs().max())

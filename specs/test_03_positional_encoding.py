@@ -86,10 +86,13 @@ def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
 def test_alibi_lowers_the_score_by_the_same_step_at_every_distance(miniature, alibi):
     """Equal tokens score less the farther they are apart, in even steps; every head has its own slope."""
     for attention in equal_token_attentions(miniature):
+        _depends_on_the_distance_alone(attention)
         score = {distance: pairs.mean(dim=0) for distance, pairs in by_distance(attention).items()}
         steps = torch.stack([score[d + 1] - score[d] for d in sorted(score) if d >= 0 and d + 1 in score])
         close("steps", observed=steps, expected=steps[:1].expand_as(steps))
         holds("every step lowers the score", bool((steps < 0).all()), observed=steps[0].tolist())
+        slopes = steps.mean(dim=0).round(decimals=4)
+        same("different slopes", observed=len(slopes.unique()), expected=attention.heads)
 
 
 def test_relative_scores_depend_on_the_distance_alone(miniature, relative):

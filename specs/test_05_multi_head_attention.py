@@ -47,12 +47,13 @@ def test_the_output_projection_takes_all_heads_side_by_side(full_size_attentions
 
 @pytest.mark.lesson("multiple attention components process the same information")
 def test_every_head_reads_the_same_input(attention, miniature):
-    """When the attention's input changes at one place, every head's query changes there, and nowhere else."""
+    """When the attention's input changes at one place, every head's query, key and value change there, and nowhere else."""
     place = attention.query.shape[-2] - 1
     changed = in_later_pass(miniature, attention, change_input(miniature, attention, place))
-    moved = (changed.query - attention.query).abs().amax(dim=-1)[0]
-    holds("every head's query there moves", bool((moved[:, place] > 1e-4).all()), observed=moved[:, place].tolist())
-    same("largest move elsewhere", observed=round(float(moved[:, :place].max()), 6), expected=0.0)
+    for role in ("query", "key", "value"):
+        moved = (getattr(changed, role) - getattr(attention, role)).abs().amax(dim=-1)[0]
+        holds(f"every head's {role} there moves", bool((moved[:, place] > 1e-4).all()), observed=moved[:, place].tolist())
+        same(f"largest move of a {role} elsewhere", observed=round(float(moved[:, :place].max()), 6), expected=0.0)
 
 
 @pytest.mark.lesson("Applies multiple attention mechanisms in parallel")
@@ -60,7 +61,8 @@ def test_all_heads_are_computed_in_one_batched_product(block, attention):
     """A block compares all queries of all heads with all keys in a single product."""
     own = [a for a in block.attentions if not a.cross]
     same("products of queries with keys in a block", observed=len(own), expected=1)
-    same("heads in the product", observed=own[0].products.shape[1], expected=attention.heads)
+    side_by_side = attention.output_width_in // attention.context.shape[-1]
+    same("heads in the product", observed=own[0].heads, expected=side_by_side)
 
 
 def test_a_silenced_head_takes_away_its_own_part_and_no_other(attention, miniature):

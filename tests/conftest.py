@@ -1,11 +1,8 @@
 """Fixtures of the suite's own tests."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,7 +16,7 @@ def fails(request: pytest.FixtureRequest):
 
     Called as `fails(model, wound=..., also=(...), why="words of the failure's reason")`; see ward.results for the rest.
     """
-    from ward import matrix, results
+    from tests.ward import matrix, results
 
     from fixtures import entries
 

@@ -106,7 +106,8 @@ def test_a_cross_attention_that_skips_a_token(fails):
 
     def wound(model):
         for layer in model.model.encoder.layers:
-            layer.self_attn.register_forward_pre_hook(_seeing(lambda query, key: (key > 0) | (query == 0)), with_kwargs=True)
+            hook = _seeing(lambda query, key: (key > 0) | (query == 0))
+            layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
         for layer in model.model.decoder.layers:
             layer.encoder_attn.register_forward_pre_hook(_without_first_source, with_kwargs=True)
 

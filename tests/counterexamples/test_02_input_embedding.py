@@ -112,7 +112,7 @@ def test_an_embedding_that_reads_backwards(fails):
         ids = args[0]
         return (ids[:, torch.arange(ids.shape[1] - 1, -1, -1)],)
 
-    fails("openai-community/gpt2", wound=lambda model: model.get_input_embeddings().register_forward_pre_hook(backwards))
+    fails("openai-community/gpt2", wound=lambda model: _look_up(model).register_forward_pre_hook(backwards))
 
 
 @pytest.mark.breaks("test_a_token_has_one_vector_wherever_it_stands")

@@ -36,7 +36,10 @@ def test_relative_positions_that_are_alibi(fails):
 @pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b"])
 def test_a_rotation_by_nothing(fails, patient):
     """A rotary model turns every query and key by an angle of zero."""
-    fails(patient, wound=lambda model: _rotations(model).register_forward_pre_hook(_at(torch.zeros_like), with_kwargs=True))
+    fails(
+        patient,
+        wound=lambda model: _rotations(model).register_forward_pre_hook(_at(torch.zeros_like), with_kwargs=True),
+    )
 
 
 # ---- vectors that are added
@@ -51,16 +54,6 @@ def test_positions_that_are_numbers(fails):
         model.transformer.wpe = nn.Embedding(len(table), 1, device=table.device, dtype=table.dtype)
 
     fails("openai-community/gpt2", wound_skeleton=narrow, why="d_model 1 != 768")
-
-
-@pytest.mark.breaks("test_every_position_has_a_vector_of_the_models_width")
-def test_one_vector_for_all_positions_but_the_first(fails):
-    """The full-size look-up gives two vectors for ten places."""
-
-    def wound(model):
-        model.bert.embeddings.position_embeddings.register_forward_hook(lambda module, args, output: output[:, :1])
-
-    fails("google-bert/bert-base-cased", wound_skeleton=wound, why="seq")
 
 
 @pytest.mark.breaks("test_positions_are_added_to_the_token_embeddings")
@@ -78,15 +71,14 @@ def test_tokens_that_grow_with_their_place(fails):
 
 
 @pytest.mark.breaks("test_sinusoids_follow_the_formula")
-@pytest.mark.parametrize("patient", ["vaswani-2017/base", "Helsinki-NLP/opus-mt-en-fr"])
-def test_sinusoids_counted_from_one(fails, patient):
+def test_sinusoids_counted_from_one(fails):
     """The table of sinusoids begins with the second position."""
 
     def shift(model):
         table = model.model.decoder.embed_positions.weight
         table.data.copy_(table.roll(-1, dims=0))
 
-    fails(patient, wound=shift)
+    fails("Helsinki-NLP/opus-mt-en-fr", wound=shift)
 
 
 @pytest.mark.breaks("test_sinusoids_follow_the_formula")
@@ -154,8 +146,9 @@ def test_padding_that_is_counted_by_an_encoder(fails):
 
     def wound(model):
         first = model.config.pad_token_id + 1
-        places = lambda module, args: (torch.arange(args[0].shape[1]).expand_as(args[0]) + first,)  # noqa: E731
-        _positions(model).register_forward_pre_hook(places)
+        _positions(model).register_forward_pre_hook(
+            lambda module, args: (torch.arange(args[0].shape[1]).expand_as(args[0]) + first,)
+        )
 
     fails("FacebookAI/roberta-base", wound=wound)
 
@@ -168,7 +161,11 @@ def test_padding_that_is_counted_by_an_encoder(fails):
 def test_a_rotation_by_the_square_of_the_place(fails, patient):
     """Queries and keys are turned by the square of their place."""
     squared = _at(lambda places: places**2)
-    fails(patient, wound=lambda model: _rotations(model).register_forward_pre_hook(squared, with_kwargs=True), why="scores at")
+    fails(
+        patient,
+        wound=lambda model: _rotations(model).register_forward_pre_hook(squared, with_kwargs=True),
+        why="scores at",
+    )
 
 
 @pytest.mark.breaks("test_rotary_scores_depend_on_the_distance_alone")
@@ -178,7 +175,9 @@ def test_a_rotation_that_stretches(fails):
     def stretch(module, args, turns):
         return tuple(turn * torch.linspace(1, 2, turn.shape[-2])[:, None] for turn in turns)
 
-    fails("meta-llama/Llama-3.1-8B", wound=lambda model: _rotations(model).register_forward_hook(stretch), why="lengths")
+    fails(
+        "meta-llama/Llama-3.1-8B", wound=lambda model: _rotations(model).register_forward_hook(stretch), why="lengths"
+    )
 
 
 @pytest.mark.breaks("test_alibi_lowers_the_score_by_the_same_step_at_every_distance")
@@ -196,7 +195,7 @@ def test_alibi_that_counts_from_the_start(fails):
 @pytest.mark.breaks("test_alibi_lowers_the_score_by_the_same_step_at_every_distance")
 def test_alibi_with_one_slope(fails):
     """All heads have the first one's slope."""
-    fails("bigscience/bloom", wound=_alibi(lambda alibi: alibi[:1].expand_as(alibi)), why="slopes")
+    fails("bigscience/bloom", wound=_alibi(lambda alibi: alibi[:1].expand_as(alibi)), why="different slopes")
 
 
 @pytest.mark.breaks(
@@ -205,14 +204,11 @@ def test_alibi_with_one_slope(fails):
 def test_alibi_that_levels_off(fails):
     """From a distance of four on, the score falls no further."""
 
-    def level(attention, distances):
-        return attention.clamp(min=distances)
-
     def wound(model):
         for block in model.transformer.h:
             block.self_attention.register_forward_pre_hook(_levelled, with_kwargs=True)
 
-    fails("bigscience/bloom", wound=wound, why="steps")
+    fails("bigscience/bloom", wound=wound)
 
 
 def _levelled(module, args, kwargs):
@@ -333,7 +329,8 @@ def _alibi(change):
 
     def wound(model):
         for block in model.transformer.h:
-            hook = lambda module, args, kwargs: (args, kwargs | {"alibi": change(kwargs["alibi"])})  # noqa: E731
-            block.register_forward_pre_hook(hook, with_kwargs=True)
+            block.register_forward_pre_hook(
+                lambda module, args, kwargs: (args, kwargs | {"alibi": change(kwargs["alibi"])}), with_kwargs=True
+            )
 
     return wound

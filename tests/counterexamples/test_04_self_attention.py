@@ -1,0 +1,395 @@
+"""Counterexamples of chapter 4."""
+
+import pytest
+import torch
+from torch import nn
+
+from tests.wounds import attend_with, matching, on_argument, on_input, on_output, see
+
+OPT, BERT, BART = "facebook/opt-125m", "google-bert/bert-base-cased", "facebook/bart-base"
+GPT2, LLAMA, T5 = "openai-community/gpt2", "meta-llama/Llama-3.1-8B", "google-t5/t5-small"
+
+WEIGHTED_SUM = "test_the_output_is_the_weighted_sum_of_the_values"
+ROWS = "test_weights_of_a_row_sum_to_one"
+LATER = "test_later_tokens_get_no_weight"
+SAME_FOR_ANY_TEXT = "test_what_is_added_to_the_scores_is_the_same_for_any_text"
+MORE_WEIGHT = "test_more_relevance_gets_more_weight"
+ZERO_QUERY = "test_a_query_of_zero_asks_for_nothing_in_particular"
+KEYS, VALUES = "test_keys_are_compared_and_not_handed_on", "test_values_are_handed_on_and_not_compared"
+SEPARATE = "test_query_key_and_value_have_a_matrix_each"
+LAYOUT = "test_the_projections_are_laid_out_as_published"
+
+
+# ---- projections
+
+
+@pytest.mark.breaks("test_every_attention_has_query_key_value_and_output_projections")
+def test_an_attention_without_an_output_projection(fails):
+    """What the heads of one layer return is added to the stream as it is; there is no projection to compute by hand."""
+
+    def wound(model):
+        model.model.decoder.layers[1].self_attn.out_proj.forward = lambda context: context
+
+    fails(OPT, wound=wound, also=(WEIGHTED_SUM,), why="'output': []")
+
+
+@pytest.mark.breaks("test_every_attention_has_query_key_value_and_output_projections")
+def test_keys_that_nothing_projects(fails):
+    """In the first block of an encoder the vectors themselves are the keys."""
+
+    def wound(model):
+        model.bert.encoder.layer[0].attention.self.key.forward = lambda hidden_states: hidden_states
+
+    fails(BERT, wound=wound, why="'key': []")
+
+
+@pytest.mark.breaks(SEPARATE)
+@pytest.mark.parametrize(("one", "other"), [("v_proj", "k_proj"), ("k_proj", "q_proj")])
+def test_two_roles_with_one_matrix(fails, one, other):
+    """In an encoder in front of a decoder two of query, key and value are made by one and the same matrix."""
+
+    def wound(model):
+        for attention in matching(model, "model.encoder.layers.*.self_attn"):
+            setattr(attention, one, getattr(attention, other))
+
+    fails(BART, wound=wound, why="expected 'separate', observed 'fused'")
+
+
+@pytest.mark.breaks(LAYOUT, SEPARATE)
+def test_values_made_by_the_matrix_of_the_keys(fails):
+    """A decoder with three published matrices hands on what it compares."""
+
+    def wound(model):
+        for attention in matching(model, "*.self_attn"):
+            attention.v_proj = attention.k_proj
+
+    fails(OPT, wound=wound, why="expected 'separate', observed 'fused'")
+
+
+@pytest.mark.breaks(LAYOUT)
+def test_one_layer_laid_out_otherwise(fails):
+    """One layer of a decoder with fused projections has three matrices."""
+
+    def wound(model):
+        fused = model.transformer.h[1].attn.c_attn
+        parts = nn.ModuleList(nn.Linear(*fused.weight.shape) for _ in range(3))
+        attention = model.transformer.h[1].attn
+        attention.parts = parts
+        attention.c_attn = _Apart(parts)
+
+    fails(GPT2, wound=wound, why="expected 'fused'")
+
+
+class _Apart(nn.Module):
+    """Three matrices whose results stand side by side; to be split, each part goes its own way."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, hidden_states):
+        return _Parts(part(hidden_states) for part in self.parts)
+
+
+class _Parts(tuple):
+    """What `split` is called on."""
+
+    __slots__ = ()
+
+    def split(self, *_, **__):
+        return self
+
+
+# ---- the weighted sum
+
+
+@pytest.mark.breaks("test_self_attention_returns_a_vector_of_the_models_width_for_each_token")
+def test_an_attention_that_joins_tokens(fails):
+    """One layer at full size projects every second token's vector, and returns each of them twice."""
+
+    def wound(model):
+        projection = model.model.decoder.layers[3].self_attn.out_proj
+        projection.register_forward_pre_hook(lambda module, args: (args[0][:, ::2],))
+        projection.register_forward_hook(lambda module, args, output: output.repeat_interleave(2, dim=1))
+
+    fails("facebook/opt-1.3b", wound_skeleton=wound, why="seq 5 != 10")
+
+
+@pytest.mark.breaks("test_self_attention_returns_a_vector_of_the_models_width_for_each_token")
+def test_an_attention_of_half_the_width(fails):
+    """The layers of a decoder at full size put numbers into half of the stream only."""
+
+    def wound(model):
+        for attention in matching(model, "model.decoder.layers.*.self_attn"):
+            attention.out_proj = nn.Linear(768, 384, device="meta", dtype=torch.bfloat16)
+            attention.out_proj.register_forward_hook(lambda module, args, output: nn.functional.pad(output, (0, 384)))
+
+    fails(BART, wound_skeleton=wound, why="d_model 384 != 768")
+
+
+@pytest.mark.breaks(WEIGHTED_SUM)
+@pytest.mark.parametrize(
+    ("patient", "projection"),
+    [(OPT, "*.self_attn.out_proj"), (BERT, "*.attention.output.dense"), (T5, "*.SelfAttention.o"), (GPT2, "*.attn.c_proj")],
+)
+def test_a_step_between_the_weighted_sum_and_its_projection(fails, patient, projection):
+    """What is below zero in the weighted sums is cut off before the output projection."""
+    fails(patient, wound=lambda model: on_input_of_projection(model, projection, torch.relu), why="output: expected")
+
+
+def on_input_of_projection(model, where, change):
+    for projection in matching(model, where):
+        projection.register_forward_pre_hook(lambda module, args: (change(args[0]), *args[1:]))
+
+
+@pytest.mark.breaks(WEIGHTED_SUM)
+def test_weights_that_are_not_those_of_the_scores(fails):
+    """One layer mixes the softmax with the mean over what is seen: still shares of one."""
+
+    def blur(scores):
+        weights = scores.softmax(dim=-1)
+        seen = (weights > 0).float()
+        return 0.9 * weights + 0.1 * seen / seen.sum(dim=-1, keepdim=True)
+
+    fails(OPT, wound=lambda model: attend_with(model, "*.layers.0.self_attn", weigh=blur))
+
+
+@pytest.mark.breaks(SAME_FOR_ANY_TEXT)
+@pytest.mark.parametrize("patient", [OPT, BERT, LLAMA])
+def test_scores_that_are_capped(fails, patient):
+    """A tanh keeps the scores of every layer between minus two and two."""
+
+    def wound(model):
+        attend_with(model, scores=lambda scores: torch.tanh(scores / 2) * 2)
+
+    fails(patient, wound=wound)
+
+
+@pytest.mark.breaks(SAME_FOR_ANY_TEXT, ZERO_QUERY)
+def test_keys_that_are_heard_unasked(fails):
+    """A number of each key's own is added to its scores, whatever is asked."""
+
+    def wound(model):
+        attend_with(model, scores=lambda scores: scores + scores.detach().amax(dim=-2, keepdim=True).exp())
+
+    fails(OPT, wound=wound)
+
+
+# ---- weights
+
+
+@pytest.mark.breaks("test_weights_are_never_negative")
+@pytest.mark.parametrize("patient", [OPT, BERT])
+def test_weights_below_zero(fails, patient):
+    """More than one is shared out in the last layer, and the excess taken back from all that is seen."""
+
+    def overdraw(scores):
+        weights = scores.softmax(dim=-1)
+        seen = (weights > 0).float()
+        return 2 * weights - seen / seen.sum(dim=-1, keepdim=True)
+
+    last = "*.layers.1.self_attn" if patient == OPT else "*.layer.1.attention.self"
+    fails(patient, wound=lambda model: attend_with(model, last, weigh=overdraw), also=(WEIGHTED_SUM,))
+
+
+@pytest.mark.breaks(ROWS)
+@pytest.mark.parametrize("patient", [OPT, BERT, LLAMA])
+def test_weights_that_are_not_normalized(fails, patient):
+    """A tenth of every weight is lost."""
+
+    def wound(model):
+        attend_with(model, weigh=lambda scores: scores.softmax(dim=-1) * 0.9)
+
+    fails(patient, wound=wound, also=(WEIGHTED_SUM,))
+
+
+@pytest.mark.breaks(ROWS)
+def test_a_sink_nobody_declared(fails):
+    """Cross-attention gives a share of every row to nothing."""
+
+    def sink(scores):
+        nothing = torch.zeros_like(scores[..., :1])
+        return torch.cat([scores, nothing], dim=-1).softmax(dim=-1)[..., :-1]
+
+    fails(BART, wound=lambda model: attend_with(model, "*.encoder_attn", weigh=sink))
+
+
+@pytest.mark.breaks(ROWS, MORE_WEIGHT, ZERO_QUERY, WEIGHTED_SUM)
+@pytest.mark.parametrize("patient", [OPT, BERT])
+def test_a_softmax_over_the_wrong_axis(fails, patient):
+    """What a key gives to all queries are shares of one, not what a query receives."""
+    fails(patient, wound=lambda model: attend_with(model, weigh=lambda scores: scores.softmax(dim=-2)))
+
+
+@pytest.mark.breaks(LATER)
+@pytest.mark.parametrize("patient", [OPT, BART, GPT2])
+def test_a_mask_shifted_by_one(fails, patient):
+    """The last layer of a decoder sees one token ahead."""
+    last = {OPT: "*.layers.1.self_attn", BART: "*.decoder.layers.1.self_attn", GPT2: "*.h.1.attn"}[patient]
+    fails(patient, wound=lambda model: see(model, last, lambda query, key: key <= query + 1))
+
+
+@pytest.mark.breaks(LATER)
+def test_a_mask_that_lets_a_little_through(fails):
+    """The mask subtracts ten from the scores of later tokens."""
+
+    def leak(scores):
+        return scores.clamp(min=-10).softmax(dim=-1)
+
+    fails(OPT, wound=lambda model: attend_with(model, weigh=leak))
+
+
+@pytest.mark.breaks("test_an_encoder_gives_weight_to_later_tokens")
+@pytest.mark.parametrize("patient", [BERT, BART])
+def test_an_encoder_with_a_decoders_mask(fails, patient):
+    """The last layer of an encoder sees no later token."""
+    last = {BERT: "*.layer.1.attention.self", BART: "*.encoder.layers.1.self_attn"}[patient]
+    fails(patient, wound=lambda model: see(model, last, lambda query, key: key <= query))
+
+
+@pytest.mark.breaks("test_an_encoder_gives_weight_to_later_tokens")
+def test_an_encoder_with_one_token_that_looks_back_only(fails):
+    """The fourth token of an encoder sees no later token; all others see everything."""
+
+    def wound(model):
+        see(model, "*.layer.0.attention.self", lambda query, key: (query != 3) | (key <= query))
+
+    fails(BERT, wound=wound)
+
+
+# ---- scores
+
+
+@pytest.mark.breaks("test_scores_are_scaled_by_the_root_of_the_head_width")
+@pytest.mark.parametrize(
+    ("patient", "where", "factor"),
+    [(OPT, "*.layers.1.self_attn", 1.0), (BERT, "*.attention.self", 0.125), (BART, "*.0.encoder_attn", 1.0), (LLAMA, "*.self_attn", 0.3)],
+)
+def test_another_scale(fails, patient, where, factor):
+    """The products are not scaled, or by another number: in one layer, in all, in a cross-attention."""
+
+    def wound(model):
+        for attention in matching(model, where):
+            attention.scaling = factor
+
+    fails(patient, wound=wound, why=f"observed {factor}")
+
+
+@pytest.mark.breaks(MORE_WEIGHT)
+@pytest.mark.parametrize("patient", [OPT, LLAMA])
+def test_an_attention_that_picks_one_token(fails, patient):
+    """The token with the highest score gets all the weight; to rise below it is of no use."""
+
+    def pick(scores):
+        weights = scores.softmax(dim=-1)
+        return (weights == weights.amax(dim=-1, keepdim=True)).float()
+
+    fails(patient, wound=lambda model: attend_with(model, weigh=pick), why="its weight rises")
+
+
+@pytest.mark.breaks(MORE_WEIGHT)
+def test_an_attention_that_shares_out_backwards(fails):
+    """What a softmax gives to the first token goes to the last one, and so on."""
+
+    def wound(model):
+        attend_with(model, weigh=lambda scores: scores.softmax(dim=-1).flip(-1))
+
+    fails(BERT, wound=wound, also=(WEIGHTED_SUM,), why="its weight rises")
+
+
+@pytest.mark.breaks(ZERO_QUERY)
+@pytest.mark.parametrize("patient", [OPT, BERT])
+def test_scores_with_a_taste_of_their_own(fails, patient):
+    """The first token of a text gets one more in every score, whatever is asked."""
+
+    def wound(model):
+        attend_with(model, scores=lambda scores: scores + nn.functional.one_hot(torch.tensor(0), scores.shape[-1]))
+
+    fails(patient, wound=wound)
+
+
+# ---- what is compared, and what is handed on
+
+
+@pytest.mark.breaks(VALUES)
+@pytest.mark.parametrize("patient", [OPT, BERT, LLAMA])
+def test_values_that_are_compared(fails, patient):
+    """A query is compared with the values."""
+
+    def wound(model):
+        attend_with(model, operands=lambda query, key, value: (query, value, value))
+
+    fails(patient, wound=wound)
+
+
+@pytest.mark.breaks(KEYS)
+@pytest.mark.parametrize("patient", [OPT, BERT, LLAMA])
+def test_keys_that_are_handed_on(fails, patient):
+    """What a token receives are the keys."""
+
+    def wound(model):
+        attend_with(model, operands=lambda query, key, value: (query, key, key))
+
+    fails(patient, wound=wound)
+
+
+@pytest.mark.breaks(KEYS)
+def test_keys_that_count_for_nothing(fails):
+    """All keys of a head are one and the same, so that every weight is."""
+
+    def wound(model):
+        attend_with(model, operands=lambda query, key, value: (query, key.sum(dim=-1, keepdim=True).expand_as(key), value))
+
+    fails(BERT, wound=wound, why="weights: expected a difference")
+
+
+# ---- what attention is given
+
+
+@pytest.mark.breaks("test_attention_receives_the_stream_itself")
+@pytest.mark.parametrize("patient", [BERT, BART])
+def test_a_norm_nobody_declared(fails, patient):
+    """A norm stands between the stream and the attention of one block."""
+    where = {BERT: "*.layer.1.attention", BART: "*.decoder.layers.1.self_attn"}[patient]
+
+    def wound(model):
+        on_input(model, where, lambda hidden_states: hidden_states * hidden_states.pow(2).mean(-1, keepdim=True).rsqrt())
+
+    fails(patient, wound=wound)
+
+
+# ---- two texts
+
+
+@pytest.mark.breaks("test_cross_attention_compares_the_target_with_the_source")
+def test_a_cross_attention_that_skips_a_token(fails):
+    """The source's last token is hidden from the decoder."""
+
+    def wound(model):
+        on_argument(model, "*.encoder_attn", "attention_mask", lambda mask: _without_last())
+
+    fails(BART, wound=wound, also=("test_cross_attention_respects_the_sources_mask",), why="every source token counts")
+
+
+def _without_last():
+    mask = torch.zeros(1, 1, 1, 10)
+    mask[..., -1] = -1e9
+    return mask
+
+
+@pytest.mark.breaks("test_cross_attention_compares_the_target_with_the_source")
+@pytest.mark.parametrize(("patient", "where"), [(BART, "*.encoder_attn"), (T5, "*.EncDecAttention")])
+def test_a_cross_attention_that_is_not_given_the_whole_source(fails, patient, where):
+    """The decoder is handed nine of the source's ten vectors."""
+
+    def wound(model):
+        on_argument(model, where, "key_value_states", lambda source: source[:, :9])
+
+    fails(patient, wound=wound, why="source 9 != 10")
+
+
+@pytest.mark.breaks("test_cross_attention_respects_the_sources_mask")
+@pytest.mark.parametrize("patient", [BART, "Helsinki-NLP/opus-mt-en-fr"])
+def test_a_cross_attention_that_ignores_the_sources_mask(fails, patient):
+    """The last decoder layer sees the source's padding."""
+    fails(patient, wound=lambda model: on_argument(model, "*.layers.1.encoder_attn", "attention_mask", lambda mask: None))

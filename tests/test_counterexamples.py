@@ -1,0 +1,185 @@
+"""Every claim is seen to fail on some model, and every claim and chapter reads as the others do.
+
+All is read with ast: nothing here imports a chapter or builds a model.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from fixtures import entries
+from fixtures.matrix import ROOT, read_matrix
+
+SPECS = ROOT / "specs"
+COUNTEREXAMPLES = Path(__file__).parent / "counterexamples"
+ABOUT_ONE_MODEL = ("00", "13")  # the chapters that may name models
+LONGEST = 120
+INSTRUCTIONS = re.compile(r"\b(should|test(s|ed)? that|check(s|ed|ing)?|verif(y|ies|ied|ying))\b", re.IGNORECASE)
+IDENTITY = {"id", "model_type", "architectures"}  # what a claim could tell one model from another by
+
+HOW_TO = """
+Write a test of a few lines in tests/counterexamples/test_NN_....py that breaks a model in just this respect:
+
+    @pytest.mark.breaks("{claim}")
+    def test_what_is_broken(fails):
+        \"\"\"One sentence on what this model does wrong.\"\"\"
+        fails("ORG/NAME", wound=lambda model: ...)   # a hook, a wrapped forward, a swapped parameter of the miniature
+
+`wound_skeleton=` breaks the model at full size, `config=` changes fields of its config, `entry=` what is published.
+`fails` runs the chapter and sees this claim fail and no other. A claim that nothing can break claims nothing: mend it.
+"""
+
+
+def chapters() -> dict[str, ast.Module]:
+    """Every chapter's file name and tree."""
+    found = {path.name: ast.parse(path.read_bytes()) for path in sorted(SPECS.glob("*.py"))}
+    assert found, f"no chapter in {SPECS}"
+    return found
+
+
+def breaks_marks() -> Iterator[tuple[str, str]]:
+    """Every claim that a `breaks` mark names, and where it does."""
+    for path in sorted(COUNTEREXAMPLES.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "breaks":
+                for argument in node.args:
+                    yield ast.literal_eval(argument), f"{path.name}:{node.lineno}"
+
+
+def claims_of(chapter: ast.Module) -> list[ast.FunctionDef]:
+    """The claims of a chapter."""
+    return [n for n in ast.walk(chapter) if isinstance(n, ast.FunctionDef) and n.name.startswith("test_")]
+
+
+def test_every_claim_has_a_counterexample():
+    broken = {claim for claim, _ in breaks_marks()}
+    missing = {name: node for name, node in entries.claim_names(SPECS).items() if name not in broken}
+    lesson = f"{len(missing)} claims have no counterexample."
+    assert not missing, _told(lesson, missing.values()) + HOW_TO.replace("{claim}", next(iter(missing)))
+
+
+def test_every_counterexample_names_claims_that_exist():
+    claims = entries.claim_names(SPECS)
+    unknown = [f"{place}: {claim}" for claim, place in breaks_marks() if claim not in claims]
+    assert not unknown, _told(
+        "Rename these in breaks(...), or remove the counterexample: specs/ has no such claim.", unknown
+    )
+
+
+def test_every_counterexample_says_what_is_broken():
+    silent = []
+    for path in sorted(COUNTEREXAMPLES.glob("*.py")):
+        for test in claims_of(ast.parse(path.read_bytes())):
+            marked = any("breaks" in ast.unparse(mark) for mark in test.decorator_list)
+            if not marked or not _is_sentence(_first_line(test)):
+                silent.append(f"{path.name}:{test.lineno}: {test.name}")
+    assert not silent, _told("Give each @pytest.mark.breaks(...) and one sentence that says what is broken.", silent)
+
+
+def test_every_claim_states_a_fact():
+    problems = []
+    for file, chapter in chapters().items():
+        for claim in claims_of(chapter):
+            problems += [f"{file}:{claim.lineno}: {claim.name}: {why}" for why in _faults(_first_line(claim))]
+    assert not problems, _told(
+        "A claim's docstring begins with the fact it claims, a sentence in the present.", problems
+    )
+
+
+def test_every_chapter_has_a_number_and_a_title():
+    problems, numbers = [], []
+    for file, chapter in chapters().items():
+        if not re.fullmatch(r"test_\d\d_[a-z0-9_]+\.py", file):
+            problems.append(f"{file}: a chapter is called test_NN_its_title.py")
+        numbers.append(file[5:7])
+        if not re.match(r"[A-Z0-9][^:]*: \S", _first_line(chapter)):
+            problems.append(f"{file}: a chapter's docstring begins with 'Title: what it teaches'")
+    assert not problems, _told("Chapters are read in the order of their numbers, by their titles.", problems)
+    assert len(set(numbers)) == len(numbers), "two chapters have one number"
+
+
+def test_no_chapter_knows_a_model():
+    models = read_matrix(ROOT / "models.yaml").entries
+    problems = []
+    for file, chapter in chapters().items():
+        if file[5:7] not in ABOUT_ONE_MODEL:
+            problems += [f"{file}:{line}: {found}" for line, found in _models_in(chapter, list(models))]
+    assert not problems, _told("A claim is about every model that has its nouns; a departure is declared.", problems)
+
+
+def test_these_rules_find_what_they_forbid():
+    assert not list(_faults("Weights of a row sum to one, see [1, 10, 2048] for OPT-1.3b."))
+    assert list(_faults("")) == ["no docstring"]
+    for line in (
+        "The weights should sum to one.",
+        "Verify the sum.",
+        "Checks the sum.",
+        "Test that it is one.",
+        "No stop",
+    ):
+        assert list(_faults(line)), line
+    assert list(_faults("A" * LONGEST + "."))
+    names = ["facebook/opt-1.3b", "vaswani-2017/base"]
+    for code in (
+        "if model.id == 'x': pass",
+        "table = {}[config.model_type]",
+        "expected = 10 if 'opt-1.3b' in name else 11",
+        "run('facebook/opt-1.3b')",
+    ):
+        assert list(_models_in(ast.parse(code), names)), code
+    for code in (
+        "'''For OPT-1.3b.'''\nbase = 'base'",
+        "why(f'{model.id} is none')",
+        "@pytest.mark.lesson('opt-1.3b')\ndef f(): 1",
+    ):
+        assert not list(_models_in(ast.parse(code), names)), code
+
+
+def _told(lesson: str, problems: Iterable[str]) -> str:
+    return "\n".join([lesson, *problems, ""])
+
+
+def _first_line(documented: ast.Module | ast.FunctionDef) -> str:
+    return (ast.get_docstring(documented) or "").partition("\n")[0]
+
+
+def _is_sentence(line: str) -> bool:
+    return bool(re.match(r"[A-Z0-9\"'\[]", line)) and line.endswith(".")
+
+
+def _faults(line: str) -> Iterator[str]:
+    if not line:
+        yield "no docstring"
+        return
+    if not _is_sentence(line):
+        yield "the first line is no sentence with a full stop"
+    if len(line) > LONGEST:
+        yield f"the first line has {len(line)} characters, more than {LONGEST}"
+    if instruction := INSTRUCTIONS.search(line):
+        yield f"{instruction.group()!r} instructs; state what is so"
+
+
+def _models_in(chapter: ast.Module, models: list[str]) -> Iterator[tuple[int, str]]:
+    """Where code, prose and quotes of the lesson aside, names a model or tells models apart."""
+    # A plain word such as "base" is a name only with its organization before it.
+    names = [*models, *(name for _, _, name in (m.partition("/") for m in models) if re.search(r"\d", name))]
+    aside = {id(part) for node in ast.walk(chapter) if _is_prose(node) for part in ast.walk(node)}
+    for node in ast.walk(chapter):
+        if id(node) in aside:
+            continue
+        if isinstance(node, ast.Attribute) and node.attr in IDENTITY:
+            yield node.lineno, f"looks at .{node.attr}"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = [name for name in names if name.lower() in node.value.lower()]
+            if named:
+                yield node.lineno, f"names {named[0]}"
+
+
+def _is_prose(node: ast.AST) -> bool:
+    """A docstring, a sentence made with f"...", or a quote of the lesson."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and node.func.attr == "lesson"
+    return isinstance(node, ast.JoinedStr)

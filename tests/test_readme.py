@@ -1,0 +1,49 @@
+"""The README says what is there: its tables are made from the specs."""
+
+import ast
+import re
+from pathlib import Path
+
+from fixtures.entries import claim_names, load
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(<!-- (\w+): [^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def chapters() -> str:
+    """The table of chapters: file, what the chapter teaches, how many claims it makes."""
+    claims = claim_names(ROOT / "specs").values()
+    rows = ["| chapter | teaches | claims |", "|---|---|---|"]
+    for file in sorted((ROOT / "specs").glob("test_*.py")):
+        first = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0]
+        title, _, lesson = first.partition(": ")
+        count = sum(claim.startswith(f"specs/{file.name}::") for claim in claims)
+        rows.append(f"| [{title}](specs/{file.name}) | {lesson.strip()} | {count} |")
+    return "\n".join(rows) + "\n"
+
+
+def models() -> str:
+    """The table of families: which models of the matrix belong to each."""
+    entries = load(ROOT / "models.yaml").entries.values()
+    rows = ["| family | models |", "|---|---|"]
+    for family in dict.fromkeys(entry.family for entry in entries):
+        rows.append(f"| {family} | {', '.join(entry.id for entry in entries if entry.family == family)} |")
+    return "\n".join(rows) + "\n"
+
+
+def test_the_readmes_tables_are_those_of_the_specs():
+    """Every generated table in the README is what would be generated now."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = {name: body for _, name, body, _ in BLOCK.findall(text)}
+    assert set(found) == {"chapters", "models"}
+    for name, make in (("chapters", chapters), ("models", models)):
+        assert found[name] == make(), f"write this into README.md under '<!-- {name}':\n\n{make()}"
+
+
+def test_the_readmes_paths_exist():
+    """Every path of the project that the README names is there."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:specs|fixtures|tests|\.ci)/[\w./-]*)`|\]\(((?:specs|fixtures)/[\w./-]+)\)", text)
+    paths = {path for pair in named for path in pair if path and "ORG" not in path}
+    assert paths
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
