@@ -102,4 +102,6 @@ def test_every_transformer_computes_attention(model, facts):
     """What belongs to no family has no layer that attends, and is no Transformer."""
     if model.family == "other":
         does_not_apply(f"{model.id} is no Transformer: none of its layers computes attention.")
-    holds("attention layers", facts["attention_layers"] > 0, observed=facts["attention_layers"], expected="at least one")
+    holds(
+        "attention layers", facts["attention_layers"] > 0, observed=facts["attention_layers"], expected="at least one"
+    )

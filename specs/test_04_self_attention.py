@@ -21,7 +21,9 @@ def test_every_attention_has_query_key_value_and_output_projections(self_attenti
     for attention in self_attentions:
         found = maker_names(miniature, attention)
         missing = [role for role in ("query", "key", "value", "output") if not found[role]]
-        holds(f"projections of {found['query']}", not missing, observed=found, expected="four roles, each with a weight")
+        holds(
+            f"projections of {found['query']}", not missing, observed=found, expected="four roles, each with a weight"
+        )
 
 
 @pytest.mark.lesson("Inspecting Architecture: q_proj, k_proj, v_proj, out_proj")
@@ -109,7 +111,7 @@ def test_more_relevance_gets_more_weight(attention, miniature):
 @pytest.mark.lesson("The Value vector answers the question, What information do we have?")
 def test_values_are_handed_on_and_not_compared(attention, miniature):
     """Other values change what attention returns and leave the weights alone."""
-    other = in_later_pass(miniature, attention, change_value(attention, lambda value: value.flip(-1) + 1))
+    other = in_later_pass(miniature, attention, change_value(attention, lambda value: 1 - value))
     close("weights", observed=other.weights, expected=attention.weights)
     differs("what attention returns", observed=other.context, reference=attention.context)
 
@@ -127,7 +129,7 @@ def test_a_query_of_zero_asks_for_nothing_in_particular(attention, miniature):
 @pytest.mark.lesson("What is important to consider?")
 def test_keys_are_compared_and_not_handed_on(attention, miniature):
     """Other keys move the weights and leave the values alone."""
-    other = in_later_pass(miniature, attention, change_key(attention, lambda key: key.flip(-1)))
+    other = in_later_pass(miniature, attention, change_key(attention, torch.neg))
     differs("weights", observed=other.weights, reference=attention.weights)
     close("values", observed=other.value, expected=attention.value)
 

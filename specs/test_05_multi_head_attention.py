@@ -52,7 +52,9 @@ def test_every_head_reads_the_same_input(attention, miniature):
     changed = in_later_pass(miniature, attention, change_input(miniature, attention, place))
     for role in ("query", "key", "value"):
         moved = (getattr(changed, role) - getattr(attention, role)).abs().amax(dim=-1)[0]
-        holds(f"every head's {role} there moves", bool((moved[:, place] > 1e-4).all()), observed=moved[:, place].tolist())
+        holds(
+            f"every head's {role} there moves", bool((moved[:, place] > 1e-4).all()), observed=moved[:, place].tolist()
+        )
         same(f"largest move of a {role} elsewhere", observed=round(float(moved[:, :place].max()), 6), expected=0.0)
 
 

@@ -109,7 +109,9 @@ def test_the_parameters_are_as_many_as_published(skeleton, published):
 def test_the_name_tells_the_size(skeleton, published):
     """The parameters at full size are within a tenth of the size that the publisher gives: 1.3B, 1,315,758,080."""
     ratio = within(skeleton.parameters, published.size)
-    holds("parameters over the size", abs(ratio - 1) <= 0.1, observed=ratio, expected=f"within 10 % of {published.size}")
+    holds(
+        "parameters over the size", abs(ratio - 1) <= 0.1, observed=ratio, expected=f"within 10 % of {published.size}"
+    )
 
 
 def test_few_experts_act_at_once(experts, skeleton, published):

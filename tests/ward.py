@@ -104,7 +104,9 @@ def results(
     files = [str(path) for path in sorted((ROOT / "specs").glob(f"test_{chapter}*.py"))]
     quiet = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", "--capture=no", "--tb=no"]
     with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main([*files, f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", *quiet, "-k", claims], plugins=[admission])
+        pytest.main(
+            [*files, f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", *quiet, "-k", claims], plugins=[admission]
+        )
     return {result["claim"].rpartition("::")[2]: result for result in admission.results}
 
 

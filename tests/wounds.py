@@ -96,29 +96,34 @@ def on_output(model: nn.Module, where: str, change: Step) -> None:
         module.register_forward_hook(hook)
 
 
-def on_argument(model: nn.Module, where: str, name: str, change: Callable[[Any], Any]) -> None:
-    """Change an argument that the modules called `where` are given by keyword."""
+def on_arguments(model: nn.Module, where: str, **changes: Callable[[Any], Any]) -> None:
+    """Change arguments that the modules called `where` are given by keyword."""
 
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        return args, kwargs | {name: change(kwargs[name])}
+        return args, kwargs | {name: change(kwargs[name]) for name, change in changes.items()}
 
     for module in matching(model, where):
         module.register_forward_pre_hook(hook, with_kwargs=True)
 
 
-def mask_of(visible: Callable[[Tensor, Tensor], Tensor], target: int, source: int) -> Tensor:
-    """A mask (1, 1, target, source) to be added to scores: `visible` says which key's place a query's place sees."""
+def mask_of(
+    visible: Callable[[Tensor, Tensor], Tensor], target: int, source: int, *, elsewhere: float = -1e9
+) -> Tensor:
+    """A mask (1, 1, target, source) to be added to scores: `visible` says which key's place a query's place sees.
+
+    Scores of what it does not see are lowered by `elsewhere`.
+    """
     seen = visible(torch.arange(target)[:, None], torch.arange(source)[None, :])
-    return torch.zeros(1, 1, target, source).masked_fill(~seen, -1e9)
+    return torch.zeros(1, 1, target, source).masked_fill(~seen, elsewhere)
 
 
-def see(model: nn.Module, where: str, visible: Callable[[Tensor, Tensor], Tensor]) -> None:
+def see(model: nn.Module, where: str, visible: Callable[[Tensor, Tensor], Tensor], *, elsewhere: float = -1e9) -> None:
     """Give the modules called `where` a mask of their own over the text they are given."""
 
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        hidden_states = args[0] if args else kwargs["hidden_states"]
+        seq = (args[0] if args else kwargs["hidden_states"]).shape[1]
         kept = (args[0], None, *args[2:]) if len(args) > 1 else args
-        return kept, kwargs | {"attention_mask": mask_of(visible, hidden_states.shape[1], hidden_states.shape[1])}
+        return kept, kwargs | {"attention_mask": mask_of(visible, seq, seq, elsewhere=elsewhere)}
 
     for module in matching(model, where):
         module.register_forward_pre_hook(hook, with_kwargs=True)

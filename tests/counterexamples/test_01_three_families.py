@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-SEES_NOTHING = -1e9
-
+from fixtures.specimen import SEQ, TARGET
+from tests.wounds import mask_of, on_arguments, on_output, see
 
 # ---- looking ahead
 
@@ -16,12 +16,7 @@ SEES_NOTHING = -1e9
 @pytest.mark.breaks("test_a_decoder_does_not_look_ahead", "test_the_family_is_the_declared_one")
 def test_a_decoder_without_its_mask(fails):
     """A decoder whose mask lets everything through looks ahead."""
-
-    def unmask(model):
-        for layer in model.model.decoder.layers:
-            layer.self_attn.register_forward_pre_hook(_seeing(lambda query, key: key <= key), with_kwargs=True)
-
-    fails("facebook/opt-125m", wound=unmask)
+    fails("facebook/opt-125m", wound=lambda model: see(model, "*.self_attn", lambda query, key: query + key >= 0))
 
 
 @pytest.mark.breaks("test_a_decoder_does_not_look_ahead")
@@ -29,21 +24,21 @@ def test_a_mask_shifted_by_one(fails):
     """The decoder of an encoder-decoder sees one token ahead, in its first block only."""
 
     def shift(model):
-        attention = model.model.decoder.layers[0].self_attn
-        attention.register_forward_pre_hook(_seeing(lambda query, key: key <= query + 1), with_kwargs=True)
+        see(model, "*.decoder.layers.0.self_attn", lambda query, key: key <= query + 1)
 
     fails("facebook/bart-base", wound=shift, why="earlier positions stay")
 
 
 @pytest.mark.breaks("test_a_decoder_reads_what_came_before")
-@pytest.mark.parametrize("patient", ["openai-community/gpt2", "facebook/bart-base"])
-def test_a_decoder_that_forgets(fails, patient):
+@pytest.mark.parametrize(
+    ("patient", "where"),
+    [("openai-community/gpt2", "*.attn"), ("facebook/bart-base", "*.decoder.*.self_attn")],
+)
+def test_a_decoder_that_forgets(fails, patient, where):
     """Every token of a decoder sees itself alone."""
 
     def forget(model):
-        for name, module in model.named_modules():
-            if name.endswith(".attn") or (".decoder." in name and name.endswith(".self_attn")):
-                module.register_forward_pre_hook(_seeing(lambda query, key: key == query), with_kwargs=True)
+        see(model, where, lambda query, key: key == query)
 
     fails(patient, wound=forget, why="the last position moves")
 
@@ -53,8 +48,7 @@ def test_an_encoder_with_a_decoders_mask(fails):
     """The encoder of an encoder-decoder reads from left to right."""
 
     def mask(model):
-        for layer in model.model.encoder.layers:
-            layer.self_attn.register_forward_pre_hook(_seeing(lambda query, key: key <= query), with_kwargs=True)
+        see(model, "*.encoder.*.self_attn", lambda query, key: key <= query)
 
     fails("facebook/bart-base", wound=mask, why="position 0 moves")
 
@@ -64,9 +58,7 @@ def test_an_encoder_that_reads_backwards(fails):
     """The last token of an encoder sees itself alone; the others see everything."""
 
     def mask(model):
-        for layer in model.bert.encoder.layer:
-            hook = _seeing(lambda query, key: (query < key.max()) | (key == query))
-            layer.attention.self.register_forward_pre_hook(hook, with_kwargs=True)
+        see(model, "*.attention.self", lambda query, key: (query < key.max()) | (key == query))
 
     fails("google-bert/bert-base-cased", wound=mask, why="position -1 moves")
 
@@ -76,9 +68,7 @@ def test_an_encoder_that_is_a_decoder(fails):
     """An encoder-only model reads from left to right, and so is decoder-only."""
 
     def mask(model):
-        for layer in model.bert.encoder.layer:
-            hook = _seeing(lambda query, key: key <= query)
-            layer.attention.self.register_forward_pre_hook(hook, with_kwargs=True)
+        see(model, "*.attention.self", lambda query, key: key <= query)
 
     fails("google-bert/bert-base-cased", wound=mask)
 
@@ -90,14 +80,10 @@ def test_an_encoder_that_is_a_decoder(fails):
 def test_a_target_position_without_a_source(fails):
     """Cross-attention hands the first target position nothing."""
 
-    def mute(module, args, output):
-        return (torch.cat([torch.zeros_like(output[0][:, :1]), output[0][:, 1:]], dim=1), *output[1:])
+    def mute(output):
+        return torch.cat([torch.zeros_like(output[:, :1]), output[:, 1:]], dim=1)
 
-    def wound(model):
-        for layer in model.model.decoder.layers:
-            layer.encoder_attn.register_forward_hook(mute)
-
-    fails("facebook/bart-base", wound=wound)
+    fails("facebook/bart-base", wound=lambda model: on_output(model, "*.encoder_attn", mute))
 
 
 @pytest.mark.breaks("test_the_source_reaches_the_target")
@@ -105,19 +91,11 @@ def test_a_cross_attention_that_skips_a_token(fails):
     """The first source token is seen neither by the other source tokens nor by the decoder."""
 
     def wound(model):
-        for layer in model.model.encoder.layers:
-            hook = _seeing(lambda query, key: (key > 0) | (query == 0))
-            layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
-        for layer in model.model.decoder.layers:
-            layer.encoder_attn.register_forward_pre_hook(_without_first_source, with_kwargs=True)
+        see(model, "*.encoder.*.self_attn", lambda query, key: (key > 0) | (query == 0))
+        skipping = mask_of(lambda query, key: (key > 0) | (query < 0), TARGET, SEQ)
+        on_arguments(model, "*.encoder_attn", attention_mask=lambda _: skipping)
 
     fails("facebook/bart-base", wound=wound, also=("test_an_encoder_looks_both_ways",))
-
-
-def _without_first_source(module, args, kwargs):
-    mask = torch.zeros(1, 1, 1, kwargs["key_value_states"].shape[1])
-    mask[..., 0] = SEES_NOTHING
-    return args, kwargs | {"attention_mask": mask}
 
 
 @pytest.mark.breaks("test_the_source_reaches_the_target_through_cross_attention_alone")
@@ -139,7 +117,7 @@ def test_an_encoder_that_joins_tokens(fails):
     """The last block of an encoder hands on every second vector."""
 
     def wound(model):
-        model.bert.encoder.layer[-1].output.register_forward_hook(lambda module, args, output: output[:, ::2])
+        on_output(model, "bert.encoder.layer.11.output", lambda output: output[:, ::2])
 
     fails("google-bert/bert-base-cased", wound_skeleton=wound, why="seq 5 != 10")
 
@@ -166,7 +144,7 @@ def test_an_encoder_decoder_that_leaves_out_an_entry(fails):
     """The head gives no score to the vocabulary's last entry."""
 
     def wound(model):
-        model.lm_head.register_forward_hook(lambda module, args, output: output[..., :-1])
+        on_output(model, "lm_head", lambda scores: scores[..., :-1])
 
     fails("google-t5/t5-small", wound_skeleton=wound, why="vocab 32127 != 32128")
 
@@ -180,7 +158,7 @@ def test_a_decoder_behind_another_stack(fails):
 
     def wound(model):
         model.reader = nn.ModuleList([copy.deepcopy(model.transformer.h[0])])
-        model.transformer.drop.register_forward_hook(lambda module, args, output: model.reader[0](output))
+        on_output(model, "transformer.drop", model.reader[0])
 
     fails("openai-community/gpt2", wound_skeleton=wound, why="stacks: expected 1, observed 2")
 
@@ -190,7 +168,7 @@ def test_a_decoder_that_glances_at_another_text(fails):
     """One block of a decoder attends to a shorter sequence besides its own."""
 
     def wound(model):
-        _glancing(model.transformer.h[1].ln_1)
+        on_output(model, "transformer.h.1.ln_1", _glance)
 
     fails("openai-community/gpt2", wound_skeleton=wound, why="cross-attentions: expected 0, observed 1")
 
@@ -200,17 +178,14 @@ def test_an_encoder_that_glances_at_another_text(fails):
     """One block of an encoder attends to a shorter sequence besides its own."""
 
     def wound(model):
-        _glancing(model.bert.encoder.layer[1].output)
+        on_output(model, "bert.encoder.layer.1.output", _glance)
 
     fails("google-bert/bert-base-cased", wound_skeleton=wound, why="cross-attentions: expected 0, observed 1")
 
 
-def _glancing(module):
-    def glance(module, args, output):
-        other = output[:, :5]
-        return output + (output @ other.transpose(1, 2)).softmax(dim=-1) @ other
-
-    module.register_forward_hook(glance)
+def _glance(stream):
+    other = stream[:, :5]
+    return stream + (stream @ other.transpose(1, 2)).softmax(dim=-1) @ other
 
 
 @pytest.mark.breaks("test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source")
@@ -242,14 +217,3 @@ def test_a_running_mean_in_place_of_attention(fails):
 def test_a_state_space_model_called_a_transformer(fails):
     """A model without any attention is declared decoder-only."""
     fails("state-spaces/mamba-130m-hf", entry={"family": "decoder-only"})
-
-
-def _seeing(visible):
-    """A hook that gives an attention a mask of its own: `visible` says which key a query sees."""
-
-    def mask(module, args, kwargs):
-        places = torch.arange((args[0] if args else kwargs["hidden_states"]).shape[1])
-        seen = visible(places[:, None], places[None, :])
-        return args, kwargs | {"attention_mask": torch.zeros(1, 1, *seen.shape).masked_fill(~seen, SEES_NOTHING)}
-
-    return mask

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from ward import matrix
 
 from fixtures import sentence
+from tests.ward import matrix
 
 # ---- tokens
 

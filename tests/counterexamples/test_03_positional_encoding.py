@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.wounds import matching, on_arguments, on_input, on_output
+
 # ---- the scheme
 
 
@@ -36,10 +38,7 @@ def test_relative_positions_that_are_alibi(fails):
 @pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b"])
 def test_a_rotation_by_nothing(fails, patient):
     """A rotary model turns every query and key by an angle of zero."""
-    fails(
-        patient,
-        wound=lambda model: _rotations(model).register_forward_pre_hook(_at(torch.zeros_like), with_kwargs=True),
-    )
+    fails(patient, wound=lambda model: on_arguments(model, "*.rotary_emb", position_ids=torch.zeros_like))
 
 
 # ---- vectors that are added
@@ -95,12 +94,15 @@ def test_sinusoids_of_another_length(fails):
 
 
 @pytest.mark.breaks("test_learned_positions_are_trained")
-@pytest.mark.parametrize("patient", ["openai-community/gpt2", "facebook/opt-125m"])
-def test_positions_taken_less_the_tables_mean(fails, patient):
+@pytest.mark.parametrize(
+    ("patient", "where"), [("openai-community/gpt2", "*.wpe"), ("facebook/opt-125m", "*.embed_positions")]
+)
+def test_positions_taken_less_the_tables_mean(fails, patient, where):
     """The mean of all rows is subtracted from every position, so that every row learns."""
 
     def wound(model):
-        _positions(model).register_forward_hook(lambda module, args, output: output - module.weight.mean(dim=0))
+        table = next(matching(model, where)).weight
+        on_output(model, where, lambda vectors: vectors - table.mean(dim=0))
 
     fails(patient, wound=wound)
 
@@ -109,33 +111,28 @@ def test_positions_taken_less_the_tables_mean(fails, patient):
 def test_positions_half_of_which_learn(fails):
     """The vectors of the first five positions are cut off from training."""
 
-    def cut(module, args, output):
-        return torch.cat([output[:, :5].detach(), output[:, 5:]], dim=1)
+    def cut(vectors):
+        return torch.cat([vectors[:, :5].detach(), vectors[:, 5:]], dim=1)
 
-    fails("google-bert/bert-base-cased", wound=lambda model: _positions(model).register_forward_hook(cut))
+    fails("google-bert/bert-base-cased", wound=lambda model: on_output(model, "*.position_embeddings", cut))
 
 
 @pytest.mark.breaks("test_positions_are_counted_from_the_tables_first_row")
-@pytest.mark.parametrize("patient", ["openai-community/gpt2", "google-bert/bert-base-cased"])
-def test_positions_counted_from_the_second_row(fails, patient):
+@pytest.mark.parametrize(
+    ("patient", "where"),
+    [("openai-community/gpt2", "*.wpe"), ("google-bert/bert-base-cased", "*.position_embeddings")],
+)
+def test_positions_counted_from_the_second_row(fails, patient, where):
     """The first token reads row 1."""
-
-    def wound(model):
-        _positions(model).register_forward_pre_hook(lambda module, args: (args[0] + 1,))
-
-    fails(patient, wound=wound, why="[0] 1 != 0")
+    fails(patient, wound=lambda model: on_input(model, where, lambda places: places + 1), why="[0] 1 != 0")
 
 
 @pytest.mark.breaks("test_padding_takes_no_position")
 def test_padding_that_is_counted(fails):
     """A model that skips padding is given places counted from the start of the row."""
 
-    def count(module, args, kwargs):
-        ids = kwargs["position_ids"]
-        return args, kwargs | {"position_ids": torch.arange(ids.shape[1]).expand_as(ids)}
-
     def wound(model):
-        _positions(model).register_forward_pre_hook(count, with_kwargs=True)
+        on_arguments(model, "*.embed_positions", position_ids=_every_place)
 
     fails("facebook/opt-125m", wound=wound)
 
@@ -145,12 +142,13 @@ def test_padding_that_is_counted_by_an_encoder(fails):
     """An encoder whose positions skip padding tokens looks them up by place."""
 
     def wound(model):
-        first = model.config.pad_token_id + 1
-        _positions(model).register_forward_pre_hook(
-            lambda module, args: (torch.arange(args[0].shape[1]).expand_as(args[0]) + first,)
-        )
+        on_input(model, "*.position_embeddings", lambda places: _every_place(places) + 2)
 
     fails("FacebookAI/roberta-base", wound=wound)
+
+
+def _every_place(places):
+    return torch.arange(places.shape[1]).expand_as(places)
 
 
 # ---- positions inside attention
@@ -160,12 +158,11 @@ def test_padding_that_is_counted_by_an_encoder(fails):
 @pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b"])
 def test_a_rotation_by_the_square_of_the_place(fails, patient):
     """Queries and keys are turned by the square of their place."""
-    squared = _at(lambda places: places**2)
-    fails(
-        patient,
-        wound=lambda model: _rotations(model).register_forward_pre_hook(squared, with_kwargs=True),
-        why="scores at",
-    )
+
+    def wound(model):
+        on_arguments(model, "*.rotary_emb", position_ids=lambda places: places**2)
+
+    fails(patient, wound=wound, why="scores at distance")
 
 
 @pytest.mark.breaks("test_rotary_scores_depend_on_the_distance_alone")
@@ -175,9 +172,10 @@ def test_a_rotation_that_stretches(fails):
     def stretch(module, args, turns):
         return tuple(turn * torch.linspace(1, 2, turn.shape[-2])[:, None] for turn in turns)
 
-    fails(
-        "meta-llama/Llama-3.1-8B", wound=lambda model: _rotations(model).register_forward_hook(stretch), why="lengths"
-    )
+    def wound(model):
+        model.model.rotary_emb.register_forward_hook(stretch)
+
+    fails("meta-llama/Llama-3.1-8B", wound=wound, why="lengths of the turned queries")
 
 
 @pytest.mark.breaks("test_alibi_lowers_the_score_by_the_same_step_at_every_distance")
@@ -204,18 +202,16 @@ def test_alibi_with_one_slope(fails):
 def test_alibi_that_levels_off(fails):
     """From a distance of four on, the score falls no further."""
 
-    def wound(model):
-        for block in model.transformer.h:
-            block.self_attention.register_forward_pre_hook(_levelled, with_kwargs=True)
+    def level(alibi):
+        places = torch.arange(alibi.shape[-1])
+        return alibi[:, :, 1:2] * -(places[:, None] - places).clamp(0, 4)
 
-    fails("bigscience/bloom", wound=wound)
+    fails("bigscience/bloom", wound=_alibi(level))
 
 
-def _levelled(module, args, kwargs):
-    alibi = kwargs["alibi"]  # (heads, 1, key), a slope times the key's place
-    places = torch.arange(alibi.shape[-1])
-    distance = (places[:, None] - places).clamp(0, 4)
-    return args, kwargs | {"alibi": -alibi[:, :, 1:2] * distance}
+def _alibi(change):
+    """A wound that changes what ALiBi adds to the scores, (heads, 1, key): a slope times the key's place."""
+    return lambda model: on_arguments(model, "*.self_attention", alibi=change)
 
 
 @pytest.mark.breaks("test_relative_scores_depend_on_the_distance_alone")
@@ -255,41 +251,48 @@ def test_a_distance_counted_from_elsewhere(fails):
 
 
 @pytest.mark.breaks("test_without_positions_word_order_is_lost")
-@pytest.mark.parametrize("patient", ["openai-community/gpt2", "meta-llama/Llama-3.1-8B"])
-def test_a_decoder_whose_words_know_their_neighbours(fails, patient):
-    """Every word carries half of its left neighbour into the stack."""
-    fails(patient, wound=lambda model: model.get_input_embeddings().register_forward_hook(_neighbours))
+@pytest.mark.parametrize(
+    ("patient", "where"), [("openai-community/gpt2", "*.wte"), ("meta-llama/Llama-3.1-8B", "*.embed_tokens")]
+)
+def test_a_decoder_whose_words_know_their_neighbours(fails, patient, where):
+    """Every word carries its left neighbour into the stack."""
+    fails(patient, wound=lambda model: on_output(model, where, _with_neighbour))
 
 
 @pytest.mark.breaks("test_without_positions_word_order_is_lost", "test_without_positions_an_encoder_sees_a_set")
 def test_an_encoder_whose_words_know_their_neighbours(fails):
-    """Every word carries half of its left neighbour into the stack, and so into every vector."""
-    fails(
-        "google-bert/bert-base-cased",
-        wound=lambda model: model.get_input_embeddings().register_forward_hook(_neighbours),
-    )
+    """Every word carries its left neighbour into the stack, and so into every vector."""
+    fails("google-bert/bert-base-cased", wound=lambda model: on_output(model, "*.word_embeddings", _with_neighbour))
 
 
 @pytest.mark.breaks("test_without_positions_an_encoder_sees_a_set")
-@pytest.mark.parametrize("patient", ["google-bert/bert-base-cased", "facebook/bart-base"])
-def test_an_encoder_with_a_convolution_behind_attention(fails, patient):
+@pytest.mark.parametrize(
+    ("patient", "where"),
+    [
+        ("google-bert/bert-base-cased", "*.layer.0.output.dense"),
+        ("facebook/bart-base", "*.encoder.layers.0.fc2"),
+    ],
+)
+def test_an_encoder_with_a_convolution_behind_attention(fails, patient, where):
     """The feed-forward network of the first block looks at the left neighbour too."""
+    fails(patient, wound=lambda model: on_output(model, where, _with_neighbour))
 
-    def wound(model):
-        ends = ("encoder.layer.0.output.dense", "encoder.layers.0.fc2")
-        inner = next(module for name, module in model.named_modules() if name.endswith(ends))
-        inner.register_forward_hook(_neighbours)
 
-    fails(patient, wound=wound)
+def _with_neighbour(vectors):
+    return vectors + vectors.roll(1, dims=1)
 
 
 @pytest.mark.breaks("test_with_positions_word_order_counts")
-@pytest.mark.parametrize("patient", ["openai-community/gpt2", "google-bert/bert-base-cased"])
-def test_two_places_with_one_vector(fails, patient):
+@pytest.mark.parametrize(
+    ("patient", "where"),
+    [("openai-community/gpt2", "*.wpe"), ("google-bert/bert-base-cased", "*.position_embeddings")],
+)
+def test_two_places_with_one_vector(fails, patient, where):
     """The two places before the last have the same position vector."""
 
     def wound(model):
-        _positions(model).weight.data[7] = _positions(model).weight.data[8]
+        table = next(matching(model, where)).weight.data
+        table[7] = table[8]
 
     fails(patient, wound=wound)
 
@@ -297,40 +300,8 @@ def test_two_places_with_one_vector(fails, patient):
 @pytest.mark.breaks("test_with_positions_word_order_counts", "test_rotary_scores_depend_on_the_distance_alone")
 def test_two_places_with_one_angle(fails):
     """The two places before the last are turned by the same angle."""
-    shared = _at(lambda places: torch.where(places == 8, 7, places))
-    fails(
-        "meta-llama/Llama-3.1-8B",
-        wound=lambda model: _rotations(model).register_forward_pre_hook(shared, with_kwargs=True),
-    )
-
-
-def _neighbours(module, args, output):
-    return output + 0.5 * output.roll(1, dims=1)
-
-
-def _positions(model):
-    """The table of positions."""
-    names = ("wpe", "position_embeddings", "embed_positions")
-    return next(module for name, module in model.named_modules() if name.endswith(names))
-
-
-def _rotations(model):
-    """The module that makes the sines and cosines of a rotary model."""
-    return next(module for name, module in model.named_modules() if name.endswith("rotary_emb"))
-
-
-def _at(change):
-    """A hook that hands a rotary module other places."""
-    return lambda module, args, kwargs: (args, kwargs | {"position_ids": change(kwargs["position_ids"])})
-
-
-def _alibi(change):
-    """A wound that changes what ALiBi adds, (heads, 1, key)."""
 
     def wound(model):
-        for block in model.transformer.h:
-            block.register_forward_pre_hook(
-                lambda module, args, kwargs: (args, kwargs | {"alibi": change(kwargs["alibi"])}), with_kwargs=True
-            )
+        on_arguments(model, "*.rotary_emb", position_ids=lambda places: torch.where(places == 8, 7, places))
 
-    return wound
+    fails("meta-llama/Llama-3.1-8B", wound=wound)
