@@ -7,4 +7,8 @@ pytest_plugins = [
     "fixtures.terminal",
     "fixtures.matrix",
     "fixtures.nouns",
+    "fixtures.timing",
+    "fixtures.selection",
+    "fixtures.loading",
+    "fixtures.hardware",
 ]

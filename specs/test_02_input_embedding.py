@@ -89,8 +89,8 @@ def test_a_tied_head_trains_every_row(miniature, facts):
     if not facts["tied_embeddings"]:
         does_not_apply("The output head has a matrix of its own.")
     run = miniature.run(gradients=True)
-    reached = rows_with_gradient(run.output, run.embedding.table)
-    same("rows with a gradient", observed=len(reached), expected=len(run.embedding.table))
+    reached = rows_with_gradient(run.output, run.tied_table)
+    same("rows with a gradient", observed=len(reached), expected=len(run.tied_table))
 
 
 def test_the_head_is_tied_as_published(facts, published):

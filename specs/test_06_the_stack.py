@@ -65,7 +65,7 @@ def test_each_sublayer_adds_to_the_stream(block, miniature):
     assert block.sublayers, "no addition to the stream was found in the block"
     edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
     emptied = miniature.run(edits=edits).stack.attending[0]
-    close("output", observed=emptied.output, expected=norms_of_an_empty_block(block, emptied.input), tolerance=1e-4)
+    close("output", observed=emptied.left, expected=norms_of_an_empty_block(block, emptied.entered), tolerance=1e-4)
 
 
 def test_the_norms_stand_where_published(facts, published):

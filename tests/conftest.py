@@ -1,7 +1,5 @@
 """Fixtures of the suite's own tests."""
 
-from pathlib import Path
-
 import pytest
 
 
@@ -16,17 +14,13 @@ def fails(request: pytest.FixtureRequest):
 
     Called as `fails(model, wound=..., also=(...), why="words of the failure's reason")`; see ward.results for the rest.
     """
-    from tests.ward import matrix, results
-
-    from fixtures import entries
-
-    where = entries.claim_names(Path(__file__).parents[1] / "specs")
+    from tests.ward import chapters, matrix, results
 
     def check(model: str, *, also: tuple[str, ...] = (), why: str = "", **breakage) -> None:
         claims = request.node.get_closest_marker("breaks").args
         assert model in matrix().entries, f"no such model in the matrix: {model}"
         failed: dict[str, str] = {}
-        for chapter in sorted({where[claim].split("test_")[1][:2] for claim in claims}):
+        for chapter in sorted({chapters()[claim] for claim in claims}):
             found = results(model, chapter=chapter, **breakage)
             failed |= {name: r["reason"] for name, r in found.items() if r["verdict"] == "fails"}
         assert set(failed) == {*claims, *also}, failed

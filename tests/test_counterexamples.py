@@ -4,6 +4,7 @@ All is read with ast: nothing here imports a chapter or builds a model.
 """
 
 import ast
+import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from fixtures.matrix import ROOT, read_matrix
 SPECS = ROOT / "specs"
 COUNTEREXAMPLES = Path(__file__).parent / "counterexamples"
 ABOUT_ONE_MODEL = ("00", "13")  # the chapters that may name models
+FIGURES = {"paper.py"}  # the figures of the paper of chapter 0, by the names of its models
 LONGEST = 120
 INSTRUCTIONS = re.compile(r"\b(should|test(s|ed)? that|check(s|ed|ing)?|verif(y|ies|ied|ying))\b", re.IGNORECASE)
 IDENTITY = {"id", "model_type", "architectures"}  # what a claim could tell one model from another by
@@ -41,10 +43,37 @@ def chapters() -> dict[str, ast.Module]:
 def breaks_marks() -> Iterator[tuple[str, str]]:
     """Every claim that a `breaks` mark names, and where it does."""
     for path in sorted(COUNTEREXAMPLES.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "breaks":
-                for argument in node.args:
-                    yield ast.literal_eval(argument), f"{path.name}:{node.lineno}"
+        module = ast.parse(path.read_bytes())
+        for claim, line in _claims_broken(module):
+            yield claim, f"{path.name}:{line}"
+
+
+def _claims_broken(module: ast.Module) -> Iterator[tuple[str, int]]:
+    """What the `breaks` marks of a module name, as it stands there or by a constant of the module."""
+    constants = _constants(module)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "breaks":
+            for argument in node.args:
+                named = constants.get(argument.id) if isinstance(argument, ast.Name) else _text(argument)
+                yield named or ast.unparse(argument), node.lineno
+
+
+def _constants(module: ast.Module) -> dict[str, str | None]:
+    """The texts that a module gives a name to, one by one or several side by side."""
+    found: dict[str, str | None] = {}
+    for node in module.body:
+        if isinstance(node, ast.Assign):
+            names, values = _side_by_side(node.targets[0]), _side_by_side(node.value)
+            found |= {ast.unparse(name): _text(value) for name, value in zip(names, values, strict=False)}
+    return found
+
+
+def _side_by_side(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else [node]
+
+
+def _text(node: ast.AST) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
 def claims_of(chapter: ast.Module) -> list[ast.FunctionDef]:
@@ -108,6 +137,17 @@ def test_no_chapter_knows_a_model():
     assert not problems, _told("A claim is about every model that has its nouns; a departure is declared.", problems)
 
 
+def test_the_machinery_knows_no_model():
+    matrix = read_matrix(ROOT / "models.yaml")
+    types = {json.loads((entries.CONFIGS / f"{model}.json").read_bytes())["model_type"] for model in matrix.entries}
+    problems = []
+    for path in sorted((ROOT / "fixtures").glob("*.py")):
+        if path.name not in FIGURES:
+            found = _names_in(ast.parse(path.read_bytes()), list(matrix.entries), types)
+            problems += [f"fixtures/{path.name}:{line}: {name}" for line, name in found]
+    assert not problems, _told("What a model needs of its own is a line of data, not a branch.", problems)
+
+
 def test_these_rules_find_what_they_forbid():
     assert not list(_faults("Weights of a row sum to one, see [1, 10, 2048] for OPT-1.3b."))
     assert list(_faults("")) == ["no docstring"]
@@ -134,6 +174,10 @@ def test_these_rules_find_what_they_forbid():
         "@pytest.mark.lesson('opt-1.3b')\ndef f(): 1",
     ):
         assert not list(_models_in(ast.parse(code), names)), code
+    assert list(_names_in(ast.parse("if config.model_type == 'gpt2': pass"), names, {"gpt2"}))
+    assert not list(_names_in(ast.parse("'Not gpt2.'\nconfig.model_type in needs"), names, {"gpt2"}))
+    broken = "ONE, TWO = 'test_one', 'test_two'\n@pytest.mark.breaks(TWO, 'test_three', NONE)\ndef f(): 1"
+    assert [claim for claim, _ in _claims_broken(ast.parse(broken))] == ["test_two", "test_three", "NONE"]
 
 
 def _told(lesson: str, problems: Iterable[str]) -> str:
@@ -161,19 +205,29 @@ def _faults(line: str) -> Iterator[str]:
 
 
 def _models_in(chapter: ast.Module, models: list[str]) -> Iterator[tuple[int, str]]:
-    """Where code, prose and quotes of the lesson aside, names a model or tells models apart."""
-    # A plain word such as "base" is a name only with its organization before it.
-    names = [*models, *(name for _, _, name in (m.partition("/") for m in models) if re.search(r"\d", name))]
-    aside = {id(part) for node in ast.walk(chapter) if _is_prose(node) for part in ast.walk(node)}
-    for node in ast.walk(chapter):
-        if id(node) in aside:
-            continue
+    """Where a chapter names a model or tells models apart."""
+    for node in _code(chapter):
         if isinstance(node, ast.Attribute) and node.attr in IDENTITY:
             yield node.lineno, f"looks at .{node.attr}"
+    yield from _names_in(chapter, models, set())
+
+
+def _names_in(module: ast.Module, models: list[str], types: set[str]) -> Iterator[tuple[int, str]]:
+    """Where code names a model, or the type of one."""
+    # A plain word such as "base" is a name only with its organization before it.
+    names = [*models, *(name for _, _, name in (m.partition("/") for m in models) if re.search(r"\d", name))]
+    for node in _code(module):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = [name for name in names if name.lower() in node.value.lower()]
+            named += [node.value] if node.value in types else []
             if named:
                 yield node.lineno, f"names {named[0]}"
+
+
+def _code(module: ast.Module) -> Iterator[ast.AST]:
+    """What is neither prose nor a quote of the lesson."""
+    aside = {id(part) for node in ast.walk(module) if _is_prose(node) for part in ast.walk(node)}
+    return (node for node in ast.walk(module) if id(node) not in aside)
 
 
 def _is_prose(node: ast.AST) -> bool:

@@ -1,7 +1,7 @@
 """The ward: runs claims on a model that was broken on purpose and says what they found.
 
 A wound is a function that changes a model in place. The claims run as they do for a user, in a pytest of their own in
-this process, with the model's own entry and departures.
+this process, with the model's own entry and departures. What is not wounded is built once and shared by all patients.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import pytest
 from torch import nn
 
 from fixtures import entries
-from fixtures.matrix import BENCH, ROOT, Bench, install, read_matrix
+from fixtures.entries import Entry
+from fixtures.matrix import ROOT, Bench, install, read_matrix
 from fixtures.record import RECORD
 from fixtures.releases import recorded
 from fixtures.specimen import Specimen
 from fixtures.subject import Subject
 
 Wound = Callable[[nn.Module], Any]
+Results = dict[str, dict[str, Any]]
 
 
 @functools.cache
@@ -33,34 +35,73 @@ def matrix() -> entries.Matrix:
     return read_matrix(ROOT / "models.yaml")
 
 
-class Patient(Subject):
-    """A model of the matrix with a wound in its miniature, in its skeleton, or in both."""
+@functools.cache
+def chapters() -> dict[str, str]:
+    """The chapter of every claim, "04", by the claim's name."""
+    places = entries.claim_names(ROOT / "specs")
+    return {claim: place.removeprefix("specs/test_")[:2] for claim, place in places.items()}
 
-    wound: Wound | None = None
-    wound_skeleton: Wound | None = None
-    settings: Mapping[str, Any] = {}
+
+@functools.cache
+def healthy(model: str) -> Subject:
+    """A model of the matrix as it is."""
+    return Subject(recorded(matrix().entries[model]), matrix().traits)
+
+
+class Patient(Subject):
+    """A model with a wound in its miniature, its skeleton, its config or its entry; in all else the healthy one."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        traits: dict[str, entries.Trait],
+        *,
+        wound: Wound | None = None,
+        wound_skeleton: Wound | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(recorded(entry), traits)
+        self._wound, self._wound_skeleton, self._config = wound, wound_skeleton, config
+        for name, value in (config or {}).items():
+            setattr(self.release.config, name, value)
 
     @cached_property
     def skeleton(self) -> Specimen:
         """The full-size model, wounded."""
-        return self._wounded(self.__class__.__mro__[1].skeleton.func(self), self.wound_skeleton)  # type: ignore[attr-defined]
+        if self._config is None and self._wound_skeleton is None:
+            return self._sound(lambda: healthy(self.id).skeleton)
+        skeleton = super().skeleton
+        skeleton.run()  # it settles how it can be run, for which it may be built anew: that would heal the wound
+        return _wounded(skeleton, self._wound_skeleton)
 
     @cached_property
     def miniature(self) -> Specimen:
         """The small model, wounded."""
-        return self._wounded(self.__class__.__mro__[1].miniature.func(self), self.wound)  # type: ignore[attr-defined]
+        if self._config is None and self._wound is None:
+            return self._sound(lambda: healthy(self.id).miniature)
+        return _wounded(super().miniature, self._wound)
 
-    @staticmethod
-    def _wounded(specimen: Specimen, wound: Wound | None) -> Specimen:
-        if wound is not None:
-            wound(specimen.model)
-        return specimen
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What is observed of the wounded model."""
+        if self._config is None and self._wound is None and self._wound_skeleton is None:
+            return healthy(self.id).facts
+        return super().facts
+
+
+def _wounded(specimen: Specimen, wound: Wound | None) -> Specimen:
+    if wound is not None:
+        wound(specimen.model)
+        for name, kept in vars(Specimen).items():  # what was seen of it before counts no more
+            if isinstance(kept, cached_property):
+                vars(specimen).pop(name, None)
+    return specimen
 
 
 class Ward(Bench):
     """A bench with one patient on it."""
 
-    def __init__(self, patient: Patient) -> None:
+    def __init__(self, patient: Subject) -> None:
         super().__init__({patient.id: patient.release}, {})
         self._patient = patient
 
@@ -81,6 +122,23 @@ class _Admission:
         self.results = config.stash[RECORD].document()["results"]
 
 
+# What a run inside a run goes without. The last one collects garbage twice, which takes as long as all the rest.
+WITHOUT = ("cacheprovider", "xdist", "unraisableexception")
+
+
+def examine(patient: Subject, *, chapter: str = "", claims: str = "", marks: str = "") -> Results:
+    """Run a chapter ("04"), claims by -k or -m expressions, or all there are, on a patient: results by claim name."""
+    admission = _Admission(Ward(patient))
+    files = [str(path) for path in sorted((ROOT / "specs").glob(f"test_{chapter}*.py"))]
+    quiet = [*(f"-pno:{name}" for name in WITHOUT), "-q", "--capture=no", "--tb=no"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        pytest.main(
+            [*files, f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", *quiet, "-k", claims, "-m", marks],
+            plugins=[admission],
+        )
+    return {result["claim"].rpartition("::")[2]: result for result in admission.results}
+
+
 def results(
     model: str,
     *,
@@ -90,24 +148,11 @@ def results(
     entry: Mapping[str, Any] | None = None,
     chapter: str = "",
     claims: str = "",
-) -> dict[str, dict[str, Any]]:
-    """Run a chapter ("04") or claims (a -k expression) on a broken model of the matrix: results by claim name.
+) -> Results:
+    """Run claims, as `examine` does, on a broken model of the matrix.
 
     `config` changes fields of the config that the model is built from; `entry` changes facts of its entry.
     """
     about = dataclasses.replace(matrix().entries[model], **(entry or {}))
-    patient = Patient(recorded(about), matrix().traits)
-    patient.wound, patient.wound_skeleton = wound, wound_skeleton
-    for name, value in (config or {}).items():
-        setattr(patient.release.config, name, value)
-    admission = _Admission(Ward(patient))
-    files = [str(path) for path in sorted((ROOT / "specs").glob(f"test_{chapter}*.py"))]
-    quiet = ["-p", "no:cacheprovider", "-p", "no:xdist", "-q", "--capture=no", "--tb=no"]
-    with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main(
-            [*files, f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", *quiet, "-k", claims], plugins=[admission]
-        )
-    return {result["claim"].rpartition("::")[2]: result for result in admission.results}
-
-
-__all__ = ["BENCH", "matrix", "results"]
+    patient = Patient(about, matrix().traits, wound=wound, wound_skeleton=wound_skeleton, config=config)
+    return examine(patient, chapter=chapter, claims=claims)

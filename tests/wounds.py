@@ -32,13 +32,12 @@ def attend_with(
     scores: Step | None = None,
     weigh: Step | None = None,
     context: Step | None = None,
-    times: int = 1,
 ) -> None:
     """Make the modules called `where` attend as written out here, with one step changed, the others as they did.
 
-    Shapes are (batch, heads, target, source) for scores and weights, (batch, heads, seq, d_head) for the rest. `operands` changes
-    queries, keys and values, `scores` the scaled products before the mask, `weigh` replaces the softmax, `context` changes the
-    weighted sums; all of it is done `times` over, and the first result taken.
+    Shapes are (batch, heads, target, source) for scores and weights, (batch, heads, seq, d_head) for the rest.
+    `operands` changes queries, keys and values, `scores` the scaled products before the mask, `weigh` replaces the
+    softmax, `context` changes the weighted sums.
     """
 
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor]:
@@ -49,10 +48,18 @@ def attend_with(
         scored = scored if mask is None else scored + mask
         weights = weigh(scored) if weigh else scored.softmax(dim=-1)
         summed = weights @ value
-        return (context(summed) if context else summed).transpose(1, 2).contiguous(), weights
+        return (context(summed) if context else summed), weights
 
+    attend_by(model, where, attend)
+
+
+def attend_by(model: nn.Module, where: str, attend: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    """Make the modules called `where` attend by a function of query, key, value, mask (or None) and scaling.
+
+    It is given and returns what `attend_with` describes: the weighted sums and the weights.
+    """
     for module in matching(model, where):
-        module.wound = lambda *args: [attend(*args) for _ in range(times)][0]  # type: ignore[assignment]
+        module.wound = attend  # type: ignore[assignment]
     model.set_attn_implementation(NAME)  # type: ignore[operator]
 
 
@@ -63,11 +70,14 @@ def _attention(
     if shared > 1:
         key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
     scaling = rest.get("scaling") or query.shape[-1] ** -0.5
-    if hasattr(module, "wound"):
-        return module.wound(query, key, value, mask, scaling)  # type: ignore[operator]
+    context, weights = getattr(module, "wound", _attend)(query, key, value, mask, scaling)
+    return context.transpose(1, 2).contiguous(), weights
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float) -> tuple[Tensor, Tensor]:
     scores = query @ key.transpose(-1, -2) * scaling
     weights = (scores if mask is None else scores + mask).softmax(dim=-1)
-    return (weights @ value).transpose(1, 2).contiguous(), weights
+    return weights @ value, weights
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)

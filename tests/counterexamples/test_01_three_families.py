@@ -153,39 +153,58 @@ def test_an_encoder_decoder_that_leaves_out_an_entry(fails):
 
 
 @pytest.mark.breaks("test_a_decoder_only_model_is_one_stack_without_cross_attention")
-def test_a_decoder_behind_another_stack(fails):
-    """A second stack of blocks stands before the decoder's own."""
+def test_a_decoder_beside_another_stack(fails):
+    """A second stack of blocks reads the text first, and the decoder's sixth block is told what it found."""
 
     def wound(model):
-        model.reader = nn.ModuleList([copy.deepcopy(model.transformer.h[0])])
-        on_output(model, "transformer.drop", model.reader[0])
+        model.reader, told = nn.ModuleList([copy.deepcopy(model.transformer.h[0])]), {}
+
+        def read(stream):
+            told["text"] = model.reader[0](stream)
+            return stream
+
+        on_output(model, "transformer.drop", read)
+        on_output(model, "transformer.h.5.mlp", lambda vectors: vectors + told["text"])
 
     fails("openai-community/gpt2", wound_skeleton=wound, why="stacks: expected 1, observed 2")
 
 
 @pytest.mark.breaks("test_a_decoder_only_model_is_one_stack_without_cross_attention")
 def test_a_decoder_that_glances_at_another_text(fails):
-    """One block of a decoder attends to a shorter sequence besides its own."""
+    """One block of a decoder attends to five words of another text besides its own."""
 
     def wound(model):
-        on_output(model, "transformer.h.1.ln_1", _glance)
+        block = model.transformer.h[1]
+        block.aside = _Glance(model.transformer.wte)
+        on_output(model, "transformer.h.1.ln_1", block.aside)
 
     fails("openai-community/gpt2", wound_skeleton=wound, why="cross-attentions: expected 0, observed 1")
 
 
 @pytest.mark.breaks("test_an_encoder_only_model_is_one_stack_without_cross_attention")
 def test_an_encoder_that_glances_at_another_text(fails):
-    """One block of an encoder attends to a shorter sequence besides its own."""
+    """One block of an encoder attends to five words of another text besides its own."""
 
     def wound(model):
-        on_output(model, "bert.encoder.layer.1.output", _glance)
+        block = model.bert.encoder.layer[1]
+        block.aside = _Glance(model.bert.embeddings.word_embeddings)
+        on_output(model, "bert.encoder.layer.1.output", block.aside)
 
     fails("google-bert/bert-base-cased", wound_skeleton=wound, why="cross-attentions: expected 0, observed 1")
 
 
-def _glance(stream):
-    other = stream[:, :5]
-    return stream + (stream @ other.transpose(1, 2)).softmax(dim=-1) @ other
+class _Glance(nn.Module):
+    """A small attention to another text, whose result is added to the stream."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.text = lambda: table(torch.arange(5, device=table.weight.device)[None])
+        self.query, self.key, self.value = (nn.Linear(768, 768).to(table.weight) for _ in range(3))
+
+    def forward(self, stream):
+        text = self.text()
+        weights = (self.query(stream) @ self.key(text).transpose(1, 2)).softmax(dim=-1)
+        return stream + weights @ self.value(text)
 
 
 @pytest.mark.breaks("test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source")

@@ -101,7 +101,7 @@ def test_positions_taken_less_the_tables_mean(fails, patient, where):
     """The mean of all rows is subtracted from every position, so that every row learns."""
 
     def wound(model):
-        table = next(matching(model, where)).weight
+        table = next(matching(model, where)).get_parameter("weight")
         on_output(model, where, lambda vectors: vectors - table.mean(dim=0))
 
     fails(patient, wound=wound)
@@ -291,7 +291,7 @@ def test_two_places_with_one_vector(fails, patient, where):
     """The two places before the last have the same position vector."""
 
     def wound(model):
-        table = next(matching(model, where)).weight.data
+        table = next(matching(model, where)).get_parameter("weight").data
         table[7] = table[8]
 
     fails(patient, wound=wound)

@@ -35,10 +35,10 @@ def test_an_attention_without_an_output_projection(fails):
 
 @pytest.mark.breaks("test_every_attention_has_query_key_value_and_output_projections")
 def test_keys_that_nothing_projects(fails):
-    """In the first block of an encoder the vectors themselves are the keys."""
+    """In the first block of an encoder the vectors themselves, their signs turned, are the keys."""
 
     def wound(model):
-        model.bert.encoder.layer[0].attention.self.key.forward = lambda hidden_states: hidden_states
+        model.bert.encoder.layer[0].attention.self.key.forward = lambda hidden_states: -hidden_states
 
     fails(BERT, wound=wound, why="'key': []")
 
@@ -338,7 +338,7 @@ def test_keys_that_count_for_nothing(fails):
 
     def wound(model):
         attend_with(
-            model, operands=lambda query, key, value: (query, key.sum(dim=-1, keepdim=True).expand_as(key), value)
+            model, operands=lambda query, key, value: (query, key.mean(dim=-2, keepdim=True).expand_as(key), value)
         )
 
     fails(BERT, wound=wound, why="weights: expected a difference")

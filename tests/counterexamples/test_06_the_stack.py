@@ -41,8 +41,8 @@ def test_a_block_that_is_built_and_never_called(fails):
 )
 def test_a_block_that_is_called_twice(fails):
     """The stream passes through the last block once more."""
-    wound = lambda model: _walked(model.model.decoder.layers, lambda all_: [*all_, all_[-1]])  # noqa: E731
-    fails("facebook/opt-125m", wound_skeleton=wound)
+    wound = lambda model: _walked(model.bert.encoder.layer, lambda all_: [*all_, all_[-1]])  # noqa: E731
+    fails("google-bert/bert-base-cased", wound_skeleton=wound, why="expected 12, observed 13")
 
 
 @pytest.mark.breaks("test_the_encoder_stacks_its_published_number_of_layers")
@@ -93,7 +93,7 @@ def _running_sum(model):
 # ---- how alike they are, how wide the stream is
 
 
-@pytest.mark.breaks("test_the_layers_are_alike", "test_the_parameters_are_as_many_as_published")
+@pytest.mark.breaks("test_the_layers_are_alike")
 def test_a_layer_of_another_shape(fails):
     """One feed-forward network is narrower than the others."""
 
@@ -101,7 +101,8 @@ def test_a_layer_of_another_shape(fails):
         layer = model.model.decoder.layers[5]
         layer.fc1, layer.fc2 = _linear(768, 2048), _linear(2048, 768)
 
-    fails("facebook/opt-125m", wound_skeleton=wound, why="kinds of block: expected 1, observed 2")
+    also = ("test_the_parameters_are_as_many_as_published",)
+    fails("facebook/opt-125m", wound_skeleton=wound, also=also, why="kinds of block: expected 1, observed 2")
 
 
 @pytest.mark.breaks("test_the_layers_are_alike")

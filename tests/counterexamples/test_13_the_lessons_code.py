@@ -49,14 +49,14 @@ def test_a_tokenizer_that_finds_its_files(fails, monkeypatch):
 
 @pytest.mark.breaks("test_load_in_8bit_is_no_argument_any_more")
 def test_a_library_that_takes_load_in_8bit(fails, loading):
-    """from_pretrained takes the argument, as it did in 4.30."""
+    """The library takes the argument, as it did in 4.30."""
     loading(lambda load, folder, load_in_8bit=False, **kwargs: load(folder, **kwargs))
     fails(OPT, why="observed 'none'")
 
 
 @pytest.mark.breaks("test_load_in_8bit_is_no_argument_any_more")
 def test_a_load_that_fails_for_another_reason(fails, loading):
-    """from_pretrained takes the argument and fails with the error that the notebook shows."""
+    """The library takes the argument and fails with the error that the notebook shows."""
 
     def refuse(load, folder, load_in_8bit=False, **kwargs):
         if load_in_8bit:
@@ -69,7 +69,7 @@ def test_a_load_that_fails_for_another_reason(fails, loading):
 
 @pytest.mark.breaks("test_a_quantization_config_loads_in_8bit")
 def test_a_quantization_config_that_is_ignored(fails, loading):
-    """from_pretrained drops the quantization config without a word."""
+    """The library drops the quantization config without a word."""
     loading(lambda load, folder, quantization_config=None, **kwargs: load(folder, **kwargs))
     fails(OPT, why="8-bit modules")
 
@@ -96,7 +96,7 @@ def test_a_module_that_is_left_without_a_place(fails, loading):
 
 @pytest.mark.breaks("test_weights_keep_the_files_type")
 def test_weights_in_32_bits_whatever_the_file_has(fails, loading):
-    """from_pretrained makes float32 of what it reads, as it did in 4.30."""
+    """The library makes float32 of what it reads, as it did in 4.30."""
     loading(lambda load, folder, **kwargs: load(folder, **{"dtype": torch.float32} | kwargs))
     fails(OPT, why="types: expected ['torch.float16'")
 
@@ -211,7 +211,7 @@ def test_a_model_that_does_more_than_the_norm(fails):
 
 @pytest.mark.breaks("test_attention_weights_have_to_be_asked_of_eager")
 def test_eager_attention_by_default(fails, loading):
-    """from_pretrained chooses eager attention, as it did in 4.30."""
+    """The library chooses eager attention, as it did in 4.30."""
     loading(lambda load, folder, **kwargs: load(folder, **{"attn_implementation": "eager"} | kwargs))
     fails(OPT, why="'default'] 2 != 0")
 

@@ -1,0 +1,353 @@
+"""Quantization: a weight kept in 8 or 4 bits takes a half or a quarter of the memory, and says nearly the same.
+
+bitsandbytes replaces the linear layers of the blocks: the table of tokens, the norms and the output head stay as they
+are. What a weight loses in precision is bounded, and what its scales take in bytes is accounted for.
+"""
+
+import itertools
+
+import pytest
+import torch
+
+from fixtures import checkpoints
+from fixtures.evidence import close, differs, holds, same, shape
+from fixtures.loading import MEMORY
+from fixtures.memory import cached, gigabytes, smallest_card
+from fixtures.quantization import (
+    EIGHT_BITS,
+    FOUR_BITS,
+    METHODS,
+    deviation,
+    error,
+    first_of_attention,
+    load,
+    matrices,
+    outlying_input,
+    packs_on_its_first_pass,
+    predicted,
+    quantized,
+    replaced,
+    with_threshold,
+)
+from fixtures.specimen import SEQ
+from fixtures.verdicts import does_not_apply
+
+pytestmark = [
+    pytest.mark.quantization,
+    pytest.mark.lesson("Loading the Model: load_in_8bit"),
+    pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # bitsandbytes and torch, on import
+]
+
+# ---- what is replaced
+
+
+@pytest.mark.lesson("Inspecting Architecture: Linear8bitLt")
+def test_eight_bits_replace_every_linear_layer_of_the_blocks(quantizer):
+    """Loaded with load_in_8bit, every matrix that a block multiplies with is kept in int8: q, k, v, out, fc1, fc2."""
+    expected = matrices(quantizer.reference)
+    observed = expected & set(quantizer[EIGHT_BITS].weights)
+    same("in 8 bits", observed=sorted(observed) or "none", expected=sorted(expected))
+
+
+def test_four_bits_replace_every_linear_layer_of_the_blocks(quantizer):
+    """Loaded with load_in_4bit, the same matrices are kept in 4 bits: nf4, fp4, and with double quantization."""
+    expected = matrices(quantizer.reference)
+    for method in FOUR_BITS:
+        observed = expected & set(quantizer[method].weights)
+        same(f"in 4 bits ({method})", observed=sorted(observed) or "none", expected=sorted(expected))
+
+
+def test_the_table_the_norms_and_the_head_stay(quantizer):
+    """No method touches the table of tokens, the output head, or a vector such as a norm's."""
+    reference = quantizer.reference
+    parts = {
+        "table": [reference.plain.embedding.table],
+        "norms": [p for p in reference.model.parameters() if p.ndim == 1],
+    }
+    if reference.plain.head is not None:
+        parts["head"] = [p for p in reference.plain.head.inputs if id(p) in reference.names]
+    stay = {reference.names[id(p)] for tensors in parts.values() for p in tensors if id(p) in reference.names}
+    holds("what stays", bool(stay), observed=len(stay))
+    for method in METHODS:
+        same(f"of it in {method}", observed=sorted(stay & set(quantizer[method].weights)) or "none", expected="none")
+
+
+def test_four_bits_are_fp4_until_nf4_is_asked_for(quantizer, four_bits):
+    """With load_in_4bit=True alone the weights are fp4, the less exact of the two."""
+    bare = load(quantizer.folder, quantizer.reference, {"load_in_4bit": True})
+    kinds = {getattr(p, "quant_type", "none") for p in bare.model.parameters() if not p.is_floating_point()}
+    same("kind", observed=sorted(kinds), expected=["fp4"])
+
+
+# ---- bytes
+
+
+def test_eight_bits_take_a_byte_for_each_weight(quantizer, eight_bits):
+    """The model holds a byte for each quantized weight, a float32 for each of its rows, and the rest as it was."""
+    expected = predicted(quantizer.reference.model, eight_bits.weights, EIGHT_BITS)
+    same("bytes held", observed=eight_bits.held, expected=expected)
+
+
+def test_four_bits_take_half_a_byte_for_each_weight(quantizer, four_bits):
+    """The model holds half a byte for each quantized weight, its scales and its tables, with each method."""
+    for one in four_bits:
+        expected = predicted(quantizer.reference.model, one.weights, one.method)
+        same(f"bytes held ({one.method})", observed=one.held, expected=expected)
+
+
+def test_the_footprint_counts_every_byte(eight_bits, four_bits):
+    """What get_memory_footprint() says is what the model holds."""
+    for one in (eight_bits, *four_bits):
+        same(f"get_memory_footprint() ({one.method})", observed=one.footprint, expected=one.held)
+
+
+def test_eight_bits_halve_the_blocks(large):
+    """At full published size the blocks take between 50 and 55 % of what they take in 16 bits, scales included."""
+    ratio = large.ratio(EIGHT_BITS)
+    holds("8 bits over 16", 0.5 <= ratio <= 0.55, observed=round(ratio, 4), expected="0.50 to 0.55")
+
+
+def test_four_bits_quarter_the_blocks(large):
+    """At full published size they take between 25 and 30 % of it in 4 bits, the least with double quantization."""
+    ratios = {method: round(large.ratio(method), 4) for method in FOUR_BITS}
+    holds("4 bits over 16", all(0.25 <= r <= 0.30 for r in ratios.values()), observed=ratios, expected="0.25 to 0.30")
+    holds("double", ratios["nf4-double"] < ratios["nf4"], observed=ratios, expected="nf4-double below nf4")
+
+
+def test_a_token_in_the_cache_takes_a_key_and_a_value_for_each_head(full_size, published):
+    """In 16 bits a layer keeps 4 x d_head bytes for each head of keys and values, OPT-1.3b 196,608 a token in all."""
+    own, source = cached(full_size.skeleton.plain)
+    if not own:
+        does_not_apply("The model keeps no keys and values: it has no decoder, or the library's code for it no cache.")
+    expected = 2 * 2 * published.attention_layers * published.kv_heads * published.d_head
+    same("bytes a token", observed=own, expected=expected)
+    if source:
+        same("bytes a token of the source", observed=source, expected=expected)
+
+
+def test_fewer_bits_take_less_memory(large, context):
+    """Weights and a cache of --context tokens take less in 16 bits than in 32, in 8 than in 16, in 4 than in 8."""
+    cache = sum(cached(large.skeleton.plain)) * context
+    sizes = {"float32": large.weights("float32") + 2 * cache}
+    sizes |= {kind: large.weights(kind) + cache for kind in ("16 bits", *METHODS)}
+    cards = [f"{gigabytes(size)} ({smallest_card(size)})" for size in sizes.values()]
+    steps = [sizes[kind] for kind in ("float32", "16 bits", EIGHT_BITS, "nf4", "nf4-double")]
+    falls = all(less < more for more, less in itertools.pairwise(steps))
+    holds(MEMORY, falls, observed=dict(zip(sizes, cards, strict=True)), expected="less with each step")
+
+
+# ---- what it says
+
+
+def test_a_model_runs_in_eight_bits(quantizer):
+    """The lesson's ten tokens go through, on a machine without a GPU."""
+    same("error", observed=quantizer[EIGHT_BITS].failure or "none", expected="none")
+
+
+def test_a_model_runs_in_four_bits(quantizer):
+    """The lesson's ten tokens go through, with each method, on a machine without a GPU."""
+    for method in FOUR_BITS:
+        same(f"error ({method})", observed=quantizer[method].failure or "none", expected="none")
+
+
+def test_eight_bits_say_nearly_the_same(running_eight_bits, quantizer, budgets):
+    """Scores, first attention and highest-scored token are off by no more than the budget in models.yaml."""
+    _within(deviation(running_eight_bits, quantizer.reference), budgets[EIGHT_BITS], EIGHT_BITS)
+
+
+def test_four_bits_say_roughly_the_same(running_four_bits, quantizer, budgets):
+    """They are off by no more than the budget of each method, which is wider than that of 8 bits."""
+    for one in running_four_bits:
+        _within(deviation(one, quantizer.reference), budgets[one.method], one.method)
+
+
+def _within(observed, budget, method):
+    rounded = {name: round(value, 6) for name, value in observed.items()}
+    for name in ("output", "attention"):
+        holds(
+            f"{name} ({method})",
+            observed[name] <= budget[name],
+            observed=rounded[name],
+            expected=f"at most {budget[name]}",
+        )
+    least = budget["agreement"]
+    holds(
+        f"agreement ({method})",
+        observed["agreement"] >= least,
+        observed=rounded["agreement"],
+        expected=f"at least {least}",
+    )
+
+
+@pytest.mark.lesson("Embedding Layer and Self-Attention Output: Expected: [1, 10, 2048]")
+def test_every_shape_survives(running_eight_bits, running_four_bits, quantizer):
+    """Embeddings, attention, hidden states and scores have the shapes they had, [1, 10, d_model] again."""
+    before = quantizer.reference.plain
+    for one in (running_eight_bits, *running_four_bits):
+        after = one.specimen.plain
+        batch, seq, d_embedding = before.embedding.vectors.shape
+        shape(f"embeddings ({one.method})", after.embedding.vectors, batch=batch, seq=seq, d_embedding=d_embedding)
+        for stream, same_stream in zip(before.stack.streams, after.stack.streams, strict=True):
+            shape(f"hidden states ({one.method})", same_stream, batch=1, seq=stream.shape[1], d_model=stream.shape[2])
+        shape(f"scores ({one.method})", after.output, batch=1, seq=before.output.shape[1], vocab=before.output.shape[2])
+
+
+def test_an_eight_bit_weight_keeps_its_shape(quantizer, eight_bits):
+    """A matrix in int8 has a number for each weight, (out_features, in_features)."""
+    _keeps_shapes(quantizer, eight_bits)
+
+
+def test_a_four_bit_weight_keeps_its_shape(quantizer, four_bits):
+    """A matrix in 4 bits has a number for each weight, (out_features, in_features)."""
+    for one in four_bits:
+        _keeps_shapes(quantizer, one)
+
+
+def _keeps_shapes(quantizer, one):
+    shapes = {name: sorted(p.shape) for name, p in quantizer.reference.model.named_parameters() if name in one.weights}
+    same(f"shapes ({one.method})", observed={name: sorted(s) for name, s in one.weights.items()}, expected=shapes)
+
+
+# ---- at full width
+
+
+def test_layers_as_wide_as_published_hold_what_was_counted(full_width):
+    """Two of OPT-1.3b's layers, 2048 wide, hold the bytes that their shapes foretell, with each method."""
+    for one in full_width:
+        expected = predicted(one.reference.model, one.weights, one.method)
+        same(f"bytes held ({one.method})", observed=one.held, expected=expected)
+
+
+@pytest.mark.lesson("Embedding Layer and Self-Attention Output: Expected: [1, 10, 2048]")
+def test_layers_as_wide_as_published_keep_their_shapes(full_width, published):
+    """Quantized, OPT-1.3b's embeddings, attention and hidden states are [1, 10, 2048] again."""
+    for one in full_width:
+        run = one.specimen.plain
+        attention = first_of_attention(one)
+        for what, tensor in {"embeddings": run.embedding.vectors, "attention": attention}.items():
+            shape(f"{what} ({one.method})", tensor, batch=1, seq=SEQ, d_model=published.d_model)
+        for stream in run.stack.streams:
+            shape(f"hidden states ({one.method})", stream, batch=1, seq=SEQ, d_model=published.d_model)
+
+
+# ---- the threshold of 8 bits
+
+
+@pytest.mark.lesson("Loading the Model: llm_int8_threshold")
+def test_features_beyond_the_threshold_stay_in_sixteen_bits(running_eight_bits, quantizer):
+    """With three features 60 times as large, a threshold of 6.0 halves the error of a layer at least."""
+    layer, _, outlying, unquantized = outlying_input(running_eight_bits, quantizer.reference)
+    errors = {t: error(with_threshold(layer, t, outlying), unquantized) for t in (0.0, 6.0)}
+    holds("error at 6.0", errors[6.0] < errors[0.0] / 2, observed=errors, expected="less than half of that at 0.0")
+
+
+@pytest.mark.lesson("Loading the Model: llm_int8_threshold=200.0")
+def test_a_threshold_of_200_turns_the_split_off(running_eight_bits, quantizer):
+    """With llm_int8_threshold=200.0, the notebook's comment, a layer returns what it does with no threshold at all."""
+    layer, _, outlying, _ = outlying_input(running_eight_bits, quantizer.reference)
+    returned = {t: with_threshold(layer, t, outlying) for t in (0.0, 6.0, 200.0)}
+    close("at 200.0", observed=returned[200.0], expected=returned[0.0])
+    differs("at 6.0", observed=returned[6.0], reference=returned[0.0])
+
+
+def test_eight_bits_treat_a_row_alike_in_any_batch(running_eight_bits, quantizer):
+    """What a layer returns for one row does not depend on the rows beside it."""
+    layer, text, outlying, _ = outlying_input(running_eight_bits, quantizer.reference)
+    beside = with_threshold(layer, 6.0, torch.cat([text[:1], outlying[1:]]))[:1]
+    close("row", observed=beside, expected=with_threshold(layer, 6.0, text[:1]))
+
+
+# ---- saving and loading
+
+
+def test_a_quantized_model_saves_and_loads(quantizer, running_eight_bits, running_four_bits, tmp_path):
+    """Saved and loaded again it gives the same scores to the last bit, for each method."""
+    for one in (running_eight_bits, *running_four_bits):
+        fresh = quantized(quantizer.folder, quantizer.reference, one.method)
+        checkpoints.save(fresh.specimen, tmp_path / one.method)
+        again = load(tmp_path / one.method, quantizer.reference, None)
+        expected = one.specimen.plain.output
+        holds(
+            f"equal ({one.method})",
+            torch.equal(again.plain.output, expected),
+            observed=error(again.plain.output, expected),
+        )
+
+
+def test_a_four_bit_model_that_has_run_saves_what_it_holds(quantizer, running_four_bits, tmp_path):
+    """Saved after its first pass and loaded again, it gives the scores that it gave, within a thousandth."""
+    if not packs_on_its_first_pass():
+        does_not_apply(
+            "The processor has no AVX512-BF16: bitsandbytes leaves the weights in the order in which they are saved."
+        )
+    for one in (one for one in running_four_bits if one.method == "nf4"):
+        ran = quantized(quantizer.folder, quantizer.reference, one.method)
+        expected = ran.specimen.plain.output.clone()
+        checkpoints.save(ran.specimen, tmp_path)
+        off = error(load(tmp_path, quantizer.reference, None).plain.output, expected)
+        holds("squared error of the scores", off < 1e-3, observed=off, expected="below 0.001")
+
+
+def test_a_saved_model_can_be_dequantized(quantizer, eight_bits, tmp_path):
+    """A model that was saved gives floating point weights back on dequantize()."""
+    fresh = quantized(quantizer.folder, quantizer.reference, EIGHT_BITS)
+    checkpoints.save(fresh.specimen, tmp_path)
+    same("error", observed=checkpoints.error(getattr(fresh.specimen.model, "dequantize")), expected="none")  # noqa: B009
+
+
+@pytest.mark.filterwarnings("ignore:You passed `quantization_config`:UserWarning")
+def test_a_quantized_file_is_loaded_as_it_is_asked_for(quantizer, eight_bits, tmp_path):
+    """A file in 8 bits that is loaded with load_in_4bit gives weights in 4 bits."""
+    checkpoints.save(quantized(quantizer.folder, quantizer.reference, EIGHT_BITS).specimen, tmp_path)
+    loaded = load(tmp_path, quantizer.reference, METHODS["nf4"])
+    kinds = {type(p).__name__ for p in loaded.model.parameters() if not p.is_floating_point()}
+    same("weights", observed=sorted(kinds), expected=["Params4bit"])
+
+
+# ---- what is asked for and not done
+
+
+def test_modules_named_to_be_skipped_join_those_that_stay(quantizer, eight_bits):
+    """With a layer named in llm_int8_skip_modules, that layer stays as it is, and so does all that stays without it."""
+    name = next(iter(eight_bits.weights)).rpartition(".")[0]
+    settings = METHODS[EIGHT_BITS] | {"llm_int8_skip_modules": [name]}
+    loaded = load(quantizer.folder, quantizer.reference, settings)
+    expected = set(eight_bits.weights) - {f"{name}.weight"}
+    same("layers in 8 bits", observed=sorted(replaced(loaded.model)), expected=sorted(expected))
+
+
+def test_the_offload_flag_leaves_on_the_cpu_what_is_quantized_there(quantizer, eight_bits):
+    """With llm_int8_enable_fp32_cpu_offload=True a model on the CPU is in 8 bits, as it is without."""
+    settings = METHODS[EIGHT_BITS] | {"llm_int8_enable_fp32_cpu_offload": True}
+    loaded = load(quantizer.folder, quantizer.reference, settings, device_map={"": "cpu"})
+    observed = sorted(replaced(loaded.model)) or "none"
+    same("layers in 8 bits", observed=observed, expected=sorted(eight_bits.weights))
+
+
+# ---- on an accelerator, at full published size
+
+
+@pytest.mark.gpu
+def test_quantized_on_the_device_it_holds_what_was_counted(quantized_on_device):
+    """At full size every method's bytes are those of its weights, its scales and the rest in 16 bits, none besides."""
+    for method, one in quantized_on_device.items():
+        same(f"bytes held ({method})", observed=one.held, expected=one.predicted)
+
+
+@pytest.mark.gpu
+def test_quantized_on_the_device_it_says_nearly_the_same(quantized_on_device, budgets):
+    """At full size every method's scores, first attention and choice of token keep to the budget in models.yaml."""
+    for method, one in quantized_on_device.items():
+        if not one.replaced:
+            does_not_apply("Nothing of the model is quantized; the claims on its linear layers say so.")
+        holds(f"it runs ({method})", bool(one.deviation), observed=one.scores or "an error", expected="scores")
+        _within(one.deviation, budgets[method], method)
+
+
+@pytest.mark.gpu
+@pytest.mark.lesson("Self-Attention Output: Expected: [1, 10, 2048]")
+def test_quantized_on_the_device_it_keeps_its_shapes(quantized_on_device, placed):
+    """At full size every method gives a score to each entry of the vocabulary after each of the ten tokens."""
+    expected = list(placed.scores().shape)
+    for method, one in quantized_on_device.items():
+        same(f"scores ({method})", observed=one.scores or "none", expected=expected)

@@ -1,0 +1,294 @@
+"""The page in a real browser: switching models, the matrix, the keyboard, deep links, windows of all widths, harm.
+
+Chromium is the system's own (Debian: chromium); without it, or without Playwright, these tests are skipped.
+"""
+
+import os
+import shutil
+
+import pytest
+
+from fixtures.page.write import write
+from tests.browser.records import ADDED, ENCODER, HOSTILE, LARGE, LATER, SMALL, hostile, of_one, record
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="axe is not installed: pip install -e '.[dev]'"
+)
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+QUIET = (
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+WIDTHS = {"narrow": 360, "middle": 820, "wide": 1440}
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium")
+LATER_NAME, ADDED_NAME = (claim.rpartition("::")[2] for claim in (LATER, ADDED))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Start one Chromium for all tests."""
+    sandbox = () if hasattr(os, "geteuid") and os.geteuid() else ("--no-sandbox",)  # Chromium has none for root
+    with playwright.sync_playwright() as tool:
+        started = tool.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Write the pages that are looked at."""
+    folder = tmp_path_factory.mktemp("pages")
+    for name, made in {"matrix": record(), "release": of_one(), "hostile": hostile()}.items():
+        write([made], folder / name)
+    return folder
+
+
+@pytest.fixture
+def show(browser, pages):
+    """Open a page and, at the end of the test, see that it said nothing on the console and asked for nothing."""
+    opened, said, asked = [], [], []
+
+    def open_page(name: str = "matrix", address: str = "", *, width: int = 1280, scheme: str = "light"):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((pages / name / "index.html").as_uri() + address)
+        opened.append(page)
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("data:", pages.as_uri()))] == []
+    assert len(asked) == len(opened)
+
+
+def verdict(page, claim: str) -> str:
+    return page.locator(f"#{claim} > .verdict").inner_text()
+
+
+def test_switching_the_model_changes_the_page(show):
+    """The sheet, the verdicts, the evidence, the pictures and the address follow the model."""
+    page = show(address=f"?model={SMALL}")
+    assert verdict(page, LATER_NAME) == "● holds"
+    page.locator(f"#{LATER_NAME} details.evidence summary").click()
+    page.select_option("#model", label=LARGE)
+    assert verdict(page, LATER_NAME) == "✕ fails"
+    assert "3 weights" in page.locator(f"#{LATER_NAME} details.evidence").inner_text()
+    assert page.locator("#sheet-title").inner_text() == f"The model: {LARGE}"
+    assert "rotary" in page.locator('[data-picture="positions"]').inner_text()
+    assert f"model={LARGE.replace('/', '%2F')}" in page.url
+    page.locator("#next").click()
+    assert page.locator("#sheet-title").inner_text() == f"The model: {ENCODER}"
+    assert page.locator('[data-picture="attention"]').is_hidden()
+
+
+def test_two_models_are_compared(show):
+    """What differs between the model and another is listed: facts and verdicts, and nothing that is the same."""
+    page = show(address=f"?model={SMALL}")
+    page.select_option("#against", label=LARGE)
+    said = page.locator("#differences").inner_text()
+    assert "2 facts and 2 verdicts differ" in said
+    assert "learned" in said
+    assert "✕ fails" in said
+    assert "d_model" not in said
+    assert "It is fast." not in said
+
+
+def test_evidence_names_the_axes(show):
+    """A shape is shown with the names of its axes, expected beside observed."""
+    page = show(address=f"?model={SMALL}")
+    page.locator(f"#{LATER_NAME} details.evidence summary").click()
+    assert page.locator(f"#{LATER_NAME} td.value").all_inner_texts() == ["[batch 1, seq 10]", "[batch 1, seq 10]"]
+
+
+def test_a_deep_link_opens_the_claim_with_its_model(show):
+    """An address names model and claim; both are there when it is opened."""
+    page = show(address=f"?model={LARGE}#{ADDED_NAME}")
+    assert page.locator("#sheet-title").inner_text() == f"The model: {LARGE}"
+    page.wait_for_function("scrollY > 0")
+    top = page.locator(f"#{ADDED_NAME}").bounding_box()["y"]
+    assert 0 <= top < 900
+
+
+def test_a_model_that_is_not_there_is_no_trouble(show):
+    """An address with another model shows the first."""
+    page = show(address="?model=org/none#nowhere")
+    assert page.locator("#model").input_value() in "012"
+
+
+def test_a_cell_opens_its_reason_and_evidence(show):
+    """A click on a cell opens what is behind it; a link leads to the claim with that model."""
+    page = show(address=f"?model={SMALL}")
+    page.locator("#grid td.v-d").click()
+    said = page.locator("#cell").inner_text()
+    assert "Nothing is added." in said
+    assert LARGE in said
+    page.locator("#cell a").click()
+    assert page.locator("#cell").is_hidden()
+    assert page.url.endswith(f"#{ADDED_NAME}")
+    assert page.locator("#sheet-title").inner_text() == f"The model: {LARGE}"
+
+
+def test_the_matrix_is_walked_by_keyboard(show):
+    """Arrows move from cell to cell, Enter opens one, Escape closes it and the focus is where it was."""
+    page = show()
+    page.locator('#grid td[tabindex="0"]').focus()
+    here = "[document.activeElement.dataset.claim, document.activeElement.dataset.model]"
+    assert page.evaluate(here) == ["0", "0"]
+    for key, place in [
+        ("ArrowRight", ["0", "1"]),
+        ("ArrowDown", ["1", "1"]),
+        ("ArrowUp", ["0", "1"]),
+        ("End", ["0", "2"]),
+    ]:
+        page.keyboard.press(key)
+        assert page.evaluate(here) == place
+    assert page.locator('#grid td[tabindex="0"]').count() == 1
+    page.keyboard.press("Enter")
+    assert page.locator("#cell").is_visible()
+    page.keyboard.press("Escape")
+    assert page.locator("#cell").is_hidden()
+    assert page.evaluate(here) == ["0", "2"]
+
+
+def test_everything_is_reached_by_keyboard(show):
+    """From the top, the tab key comes to the skip link, the choice of a model, its neighbours, and on to the claims."""
+    page = show()
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
+    assert reached[:4] == ["To the lesson", "previous", "model", "next"]
+
+
+@pytest.mark.parametrize(
+    ("control", "chosen", "claims", "models"),
+    [
+        ("#by-verdict", "fails", 1, 1),
+        ("#by-verdict", "departs", 1, 1),
+        ("#by-trait", "positions=rotary", 4, 1),
+        ("#by-trait", "family=encoder-only", 4, 1),
+        ("#find", "later", 1, 3),
+        ("#find", "org/large", 4, 1),
+        ("#find", "nothing of the kind", 0, 3),
+    ],
+)
+def test_the_matrix_is_filtered(show, control, chosen, claims, models):
+    """By verdict, by trait, by words: what is left is shown and counted."""
+    page = show()
+    locator = page.locator(control)
+    locator.fill(chosen) if control == "#find" else locator.select_option(chosen)
+    assert page.locator("#shown").inner_text() == f"{claims} of 4 claims, {models} of 3 models"
+    assert page.locator("#grid td").count() == claims * models
+    page.locator("#filters button[type=reset]").click()
+    page.wait_for_function("document.querySelectorAll('#grid td').length === 12")
+
+
+def test_the_matrix_is_sorted(show):
+    """Models by size or by name, claims by departures."""
+    page = show()
+    names = lambda: page.locator("#grid .names .name").all_inner_texts()  # noqa: E731
+    assert names() == [SMALL, LARGE, ENCODER]
+    page.select_option("#order-models", "size")
+    assert names() == [SMALL, ENCODER, LARGE]
+    page.select_option("#order-models", "name")
+    assert names() == sorted([SMALL, LARGE, ENCODER])
+    page.select_option("#order-claims", "unlike")
+    assert "v-f" in page.locator("#grid tbody tr").first.inner_html()
+
+
+def test_verdicts_are_told_apart_without_colour(show):
+    """Every verdict has a sign and a name of its own."""
+    page = show()
+    cells = page.locator("#grid td").evaluate_all(
+        "cells => cells.map(c => [c.getAttribute('aria-label'), c.textContent])"
+    )
+    assert {tuple(cell) for cell in cells} == {
+        ("holds", "●"), ("departs", "◐"), ("fails", "✕"), ("not run", "○"), ("does not apply", "·")
+    }  # fmt: skip
+
+
+def test_a_square_of_the_overview_leads_to_its_claim(show):
+    """A click on a square goes to the claim that it stands for."""
+    page = show()
+    page.locator("#overview-claim-1").click(force=True)
+    assert page.url.endswith(f"#{LATER_NAME}")
+
+
+def test_attention_is_looked_at_head_by_head(show):
+    """A small map chooses the large one; pointing at a square tells its weight and its tokens."""
+    page = show(address=f"?model={SMALL}")
+    page.locator(".small-maps button").nth(1).click()
+    assert page.locator(".small-maps button").nth(1).get_attribute("aria-pressed") == "true"
+    page.locator(".chosen-map .hit").nth(8).hover()
+    assert page.locator(".readout").inner_text() == "“fox” gives “fox” 0.800"
+    assert page.locator(".chosen-map .none").count() == 3
+
+
+@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize("name", ["matrix", "release", "hostile"])
+def test_no_width_makes_the_page_wider_than_its_window(show, name, width):
+    """Wide things scroll on their own; the page does not."""
+    page = show(name, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["matrix", "release"])
+def test_axe_finds_nothing(show, name, scheme):
+    """The accessibility rules of axe-core hold, the minor ones too, with everything opened, in light and in dark."""
+    page = show(name, scheme=scheme)
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    run = axe.Axe().run(page)
+    assert [(found["id"], found["nodes"][0]["target"]) for found in run.response["violations"]] == []
+
+
+def test_an_open_cell_is_accessible(show):
+    """The dialog has a name, and axe finds nothing in it."""
+    page = show()
+    page.locator("#grid td.v-f").click()
+    run = axe.Axe().run(page)
+    assert [found["id"] for found in run.response["violations"]] == []
+
+
+def test_a_hostile_record_is_text(show):
+    """Script and markup in names, facts, reasons, evidence and code are shown and never run."""
+    page = show("hostile")
+    for model in range(3):
+        page.select_option("#model", str(model))
+        page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+        for cell in page.locator(f'#grid td[data-model="{model}"]').all()[:2]:
+            cell.click()
+            page.keyboard.press("Escape")
+    assert page.evaluate("typeof window.broken") == "undefined"
+    assert page.evaluate("document.querySelectorAll('main img').length") == 0
+    assert "<img src=x" in page.locator("article.claim h3").first.inner_text()
+    assert "\x1b" not in page.evaluate("document.body.innerText")
+    assert HOSTILE not in page.title()
+
+
+def test_without_scripts_the_lesson_is_there(browser, pages):
+    """Chapters, claims, counts and reasons need no script."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((pages / "matrix/index.html").as_uri())
+    said = page.locator("main").inner_text()
+    assert "Every later token gets a weight of zero." in said
+    assert "3 weights" in said
+    assert "Without scripts" in said
+    context.close()
+
+
+def test_the_page_prints_without_its_controls(show):
+    """On paper there is the lesson, and neither menu nor filter."""
+    page = show()
+    page.emulate_media(media="print")
+    assert page.locator("#filters").is_hidden()
+    assert page.locator(".bar nav").is_hidden()
+    assert page.locator("article.claim").first.is_visible()
+    assert len(page.pdf()) > 10_000
