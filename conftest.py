@@ -6,6 +6,7 @@ pytest_plugins = [
     "fixtures.record",
     "fixtures.terminal",
     "fixtures.matrix",
+    "fixtures.page.plugin",
     "fixtures.nouns",
     "fixtures.timing",
     "fixtures.selection",

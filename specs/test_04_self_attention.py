@@ -41,8 +41,9 @@ def test_the_projections_are_laid_out_as_published(facts, published):
 @pytest.mark.lesson("Self-Attention Output: Expected: [1, 10, 2048]")
 def test_self_attention_returns_a_vector_of_the_models_width_for_each_token(full_size_attentions, published, skeleton):
     """Ten vectors go in and ten come out, [1, 10, 2048] for OPT-1.3b, in every layer."""
-    seq = TARGET if skeleton.writes else SEQ
+    writing = {id(block.self_attention) for block in skeleton.plain.stack.attending if skeleton.writes}
     for attention in full_size_attentions:
+        seq = TARGET if id(attention) in writing else SEQ
         shape("output", attention.output, batch=1, seq=seq, d_model=published.d_model)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fixtures.evidence import close, holds, same
-from fixtures.observation import alone_and_padded, keeps_cache, recurrent_modules, stepwise, steps
+from fixtures.observation import alone_and_padded, keeps_cache, recurrent_modules, steps, stepwise
 from fixtures.specimen import SEQ
 from fixtures.verdicts import does_not_apply
 

@@ -8,6 +8,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "breaks(*claims): The test breaks a model so that these claims fail.")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the visit to every architecture, which takes minutes, unless -m asks for it."""
+    if "registry" in config.getoption("markexpr"):
+        return
+    left = [item for item in items if item.get_closest_marker("registry")]
+    items[:] = [item for item in items if item not in set(left)]
+    config.hook.pytest_deselected(items=left)
+
+
 @pytest.fixture
 def fails(request: pytest.FixtureRequest):
     """Break a model and see the claims of the `breaks` mark fail, and no others of their chapters but `also`.

@@ -171,7 +171,7 @@ def test_a_decoder_beside_another_stack(fails):
 
 @pytest.mark.breaks("test_a_decoder_only_model_is_one_stack_without_cross_attention")
 def test_a_decoder_that_glances_at_another_text(fails):
-    """One block of a decoder attends to five words of another text besides its own."""
+    """One block of a decoder attends to another text, as long as its own, besides."""
 
     def wound(model):
         block = model.transformer.h[1]
@@ -183,7 +183,7 @@ def test_a_decoder_that_glances_at_another_text(fails):
 
 @pytest.mark.breaks("test_an_encoder_only_model_is_one_stack_without_cross_attention")
 def test_an_encoder_that_glances_at_another_text(fails):
-    """One block of an encoder attends to five words of another text besides its own."""
+    """One block of an encoder attends to another text, as long as its own, besides."""
 
     def wound(model):
         block = model.bert.encoder.layer[1]
@@ -198,7 +198,7 @@ class _Glance(nn.Module):
 
     def __init__(self, table):
         super().__init__()
-        self.text = lambda: table(torch.arange(5, device=table.weight.device)[None])
+        self.text = lambda: table(torch.arange(SEQ, device=table.weight.device)[None])
         self.query, self.key, self.value = (nn.Linear(768, 768).to(table.weight) for _ in range(3))
 
     def forward(self, stream):

@@ -69,6 +69,12 @@ def test_a_layer_that_groups_its_heads_otherwise(fails):
     fails(LLAMA, wound_skeleton=wound, why="kv_heads: expected 8, observed 16")
 
 
+@pytest.mark.breaks(HEADS, KV_HEADS)
+def test_an_encoder_with_half_the_heads(fails):
+    """The encoder in front of a decoder has six heads of 128 in place of twelve of 64."""
+    fails(BART, config={"encoder_attention_heads": 6}, why="heads: expected 12, observed 6")
+
+
 @pytest.mark.breaks(KV_HEADS, OWN)
 def test_heads_that_share_keys_and_values(fails):
     """In one layer two heads at a time share one head of keys and values, as nobody published."""
@@ -134,6 +140,21 @@ def test_a_head_that_reads_nothing(fails):
         return query, torch.cat([places.expand_as(key[:, :1]), key[:, 1:]], dim=1), value
 
     fails(BERT, wound=lambda model: attend_with(model, operands=fixed), why="every head's key there moves")
+
+
+@pytest.mark.breaks(SAME_INPUT)
+@pytest.mark.parametrize(("patient", "where"), [(OPT, "*.q_proj"), (OPT, "*.v_proj"), (BERT, "*.attention.self.key")])
+def test_heads_that_read_a_part_each(fails, patient, where):
+    """Each head's query, key or value is made from a part of the vector of its own, as wide as the head."""
+
+    def wound(model):
+        for projection in matching(model, where):
+            weight = projection.get_parameter("weight").data
+            width = model.config.hidden_size // model.config.num_attention_heads
+            places = torch.arange(len(weight)) // width
+            weight[places[:, None] != places] = 0
+
+    fails(patient, wound=wound)
 
 
 @pytest.mark.breaks("test_all_heads_are_computed_in_one_batched_product")

@@ -142,7 +142,10 @@ def test_padding_that_is_read(fails, patient):
 
 
 @pytest.mark.breaks(BATCH)
-@pytest.mark.parametrize(("patient", "where"), [(BERT, "*.output.dense"), (T5, "*.EncDecAttention")])
+@pytest.mark.parametrize(
+    ("patient", "where"),
+    [(BERT, "*.output.dense"), (T5, "*.EncDecAttention"), (LLAMA, "*.layers.1.mlp"), (GPT2, "*.h.1.attn")],
+)
 def test_rows_that_share_a_mean(fails, patient, where):
     """A hundredth of the mean over the rows of a batch is taken from each of them."""
 
