@@ -56,7 +56,9 @@ def test_sinusoids_follow_the_formula(sinusoidal_vectors):
 def test_learned_positions_are_trained(learned_vectors, miniature):
     """A backward pass gives exactly the ten positions that occurred a gradient."""
     run = miniature.run(gradients=True)
-    table, read = position_rows(run, observation.position_vectors(miniature, run))
+    found = position_rows(run, observation.position_vectors(miniature, run))
+    assert found is not None, "expected position vectors that are rows of a table, found none on their way"
+    table, read = found
     same("rows with a gradient", observed=rows_with_gradient(run.stack.streams[-1], table), expected=sorted(read))
 
 

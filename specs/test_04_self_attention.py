@@ -142,7 +142,7 @@ def test_keys_are_compared_and_not_handed_on(attention, miniature):
 
 @pytest.mark.lesson("The self-attention module processes the sum of token embeddings and positional encodings")
 def test_attention_receives_the_stream_itself(blocks):
-    """A block hands its attention what it was given, the sum of embeddings and positions in block 0, with no norm between."""
+    """A block hands its attention what it was given, in block 0 embeddings plus positions, with no norm between."""
     for block in blocks:
         close("input", observed=block.self_attention.input, expected=block.entered)
 

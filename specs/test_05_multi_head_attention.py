@@ -48,7 +48,7 @@ def test_the_output_projection_takes_all_heads_side_by_side(full_size_attentions
 
 @pytest.mark.lesson("multiple attention components process the same information")
 def test_every_head_reads_the_same_input(attention, miniature):
-    """When the attention's input changes at one place, every head's query, key and value change there, and nowhere else."""
+    """When the attention's input changes at a place, every head's query, key and value change there, and only there."""
     place = attention.query.shape[-2] - 1
     changed = in_later_pass(miniature, attention, change_input(miniature, attention, place))
     for role in ("query", "key", "value"):

@@ -60,7 +60,7 @@ def test_each_block_changes_the_stream(miniature):
 
 
 def test_each_sublayer_adds_to_the_stream(block, miniature):
-    """With its sublayers cut, a block hands on what it was given, as it is or through the norms that end its sublayers."""
+    """With its sublayers cut, a block hands on what it was given, as it is or through the norms that end sublayers."""
     assert block.sublayers, "no addition to the stream was found in the block"
     edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
     emptied = miniature.run(edits=edits).stack.attending[0]

@@ -32,7 +32,7 @@ def test_the_first_token_reaches_the_last_in_every_layer(causal_attentions):
 
 
 def test_a_window_is_as_wide_as_published(model, reach, published):
-    """In a longer text a windowed layer lets a token see the published number of tokens, in an encoder besides itself."""
+    """In a longer text a windowed layer lets a token see the published number, in an encoder besides itself."""
     around = 1 if model.family == "encoder-only" else 0  # the token itself stands between the window's halves
     same("tokens seen", observed=min(reach) - around, expected=published.window)
 

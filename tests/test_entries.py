@@ -232,7 +232,7 @@ def test_the_schema_is_a_schema_and_explains_every_key():
     keys = schema["$defs"]["entry"]["properties"]
     assert all("description" in key or "$ref" in key for key in keys.values())
     assert set(keys) == {field.name for field in fields(entries.Entry)} - {"id", "line"}
-    assert set(schema["$defs"]["trait"]["properties"]["when"]["properties"]) == set(entries.FACTS)
+    assert set(schema["$defs"]["trait"]["properties"]["when"]["properties"]) == {*entries.FACTS, *entries.derived({})}
     defaults = {name: key["default"] for name, key in keys.items() if "default" in key}
     assert defaults == {"experts": entries.Entry.experts, "experts_active": entries.Entry.experts_active}
 
