@@ -4,6 +4,7 @@ pytest_plugins = [
     "pytester",
     "fixtures.verdicts",
     "fixtures.record",
+    "fixtures.sheet",
     "fixtures.terminal",
     "fixtures.matrix",
     "fixtures.page.plugin",

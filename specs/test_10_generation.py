@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fixtures.evidence import close, differs, same, shape
-from fixtures.generation import NEW, refusal, scores_in_one_pass, start, write, write_padded
+from fixtures.generation import NEW, greedy, refusal, scores_in_one_pass, start, write, write_padded
 from fixtures.interventions import change_token
 from fixtures.observation import keeps_cache
 from fixtures.specimen import SEQ
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.lesson("Attention Is All You Need: generating outputs")
 
 def test_a_decoder_only_model_continues_the_prompt(decoder_only):
     """What it returns is the prompt, token by token, and four new tokens after it."""
-    written = write(decoder_only)
+    written = greedy(decoder_only)
     shape("text", written.ids, batch=1, tokens=SEQ + NEW)
     same("how it begins", observed=written.ids[:, :SEQ].tolist(), expected=decoder_only.ids.tolist())
 
 
 def test_an_encoder_decoder_writes_a_target_of_its_own(encoder_decoder):
     """What it returns is a start token and four new tokens; the ten of the source are not among them."""
-    written = write(encoder_decoder)
+    written = greedy(encoder_decoder)
     shape("target", written.ids, batch=1, tokens=1 + NEW)
     same("first token", observed=int(written.ids[0, 0]), expected=start(encoder_decoder))
 
@@ -36,7 +36,7 @@ def test_an_encoder_decoder_writes_a_target_of_its_own(encoder_decoder):
 def test_what_is_written_depends_on_what_was_read(writer):
     """With another last word but one in the prompt, or in the source, the first new token has other scores."""
     other = write(writer, change_token(writer, -2)["ids"])
-    differs("scores of the first new token", observed=other.scores[:, 0], reference=write(writer).scores[:, 0])
+    differs("scores of the first new token", observed=other.scores[:, 0], reference=greedy(writer).scores[:, 0])
 
 
 def test_an_encoder_cannot_generate_and_says_so(encoder_only):
@@ -48,7 +48,7 @@ def test_an_encoder_cannot_generate_and_says_so(encoder_only):
 
 def test_every_new_token_is_the_one_scored_highest(writer):
     """In one pass over the finished text, the position before a new token gives that token the highest score."""
-    written = write(writer)
+    written = greedy(writer)
     scores = scores_in_one_pass(writer, written)
     chosen = scores.gather(-1, written.new[..., None])[..., 0]
     close("score of the token written", observed=chosen, expected=scores.amax(dim=-1), tolerance=1e-4)
@@ -69,8 +69,8 @@ def test_a_step_reads_the_newest_token_alone(writer):
     if not keeps_cache(writer):
         does_not_apply("The library's code for this model keeps no cache: every step reads the whole text again.")
     first = 1 if writer.writes else SEQ
-    same("tokens read at each step", observed=write(writer).read, expected=[first, 1, 1, 1])
-    again = write(writer, cached=False).read
+    same("tokens read at each step", observed=greedy(writer).read, expected=[first, 1, 1, 1])
+    again = greedy(writer, cached=False).read
     same("tokens read at each step without a cache", observed=again, expected=[first, first + 1, first + 2, first + 3])
 
 
@@ -78,7 +78,7 @@ def test_the_cache_changes_nothing_that_is_written(writer):
     """The same tokens are written, with the same scores, when every step reads the whole text again."""
     if not keeps_cache(writer):
         does_not_apply("The library's code for this model keeps no cache: every step reads the whole text again.")
-    cached, again = write(writer), write(writer, cached=False)
+    cached, again = greedy(writer), greedy(writer, cached=False)
     same("tokens", observed=cached.new.tolist(), expected=again.new.tolist())
     close("scores", observed=cached.scores, expected=again.scores, tolerance=1e-4)
 
@@ -86,7 +86,7 @@ def test_the_cache_changes_nothing_that_is_written(writer):
 def test_a_text_is_written_alike_beside_others(writer):
     """Two texts of one length, written side by side, get the tokens and the scores they get alone."""
     ids, other = writer.ids, change_token(writer, -1)["ids"]
-    both, alone = write(writer, torch.cat([ids, other])), [write(writer, ids), write(writer, other)]
+    both, alone = write(writer, torch.cat([ids, other])), [greedy(writer), write(writer, other)]
     same("tokens", observed=both.new.tolist(), expected=torch.cat([text.new for text in alone]).tolist())
     close("scores", observed=both.scores, expected=torch.cat([text.scores for text in alone]), tolerance=1e-4)
 
