@@ -61,6 +61,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(stopwatch, "MOST", 4)
     monkeypatch.setattr(stopwatch, "EVICTED", 2**20)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # the run under test is no worker
 
     def run(*options):
         chapter = next((ROOT / "specs").glob("test_12_*.py"))
