@@ -1,4 +1,4 @@
-"""The floor under a run: import torch and transformers, build every skeleton and miniature once, run each once, no claims.
+"""The floor under a run: import torch and transformers, build every skeleton and miniature, run each once, no claims.
 
 Run as `python -m tests.benchmarks.floor [MODEL...]`.
 """
@@ -7,6 +7,7 @@ import os
 import sys
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 import transformers  # noqa: F401 - its import is a part of the floor

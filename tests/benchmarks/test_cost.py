@@ -46,13 +46,45 @@ def test_a_run_beside_its_floor(benchmark, what):
         "floor_MiB": least,
         "MiB": most,
     }
-    print(f"\n{what}: {seconds:.1f} s of CPU, {seconds / floor:.2f} times the floor's {floor:.1f} s; {most} MiB, {least} MiB")
+    print(
+        f"\n{what}: {seconds:.1f} s of CPU, {seconds / floor:.2f} times the floor's {floor:.1f}; {most} MiB, {least} MiB"
+    )
+
+
+NUMBERS = (1, 4, 16)
+
+
+def test_further_releases_in_one_run(benchmark, tmp_path):
+    """What each further release costs in a run that checks several: time in proportion, and no memory that stays."""
+    if benchmark.disabled:
+        pytest.skip("The cost of whole runs is measured with --benchmark-enable.")
+    names = [tmp_path / f"{number:02}.json" for number in range(max(NUMBERS))]
+    for name in names:
+        name.write_bytes((ROOT / "fixtures/configs" / f"{SMALL}.json").read_bytes())
+    spent = {}
+
+    def specification():
+        for number in NUMBERS:
+            releases = [f"--model={name}" for name in names[:number]]
+            spent[number] = _spent([sys.executable, "-m", "pytest", "specs", "-q", "-p", "no:cacheprovider", *releases])
+
+    benchmark.pedantic(specification, rounds=1)
+    (least, small), (most, large) = spent[NUMBERS[0]], spent[NUMBERS[-1]]
+    further = NUMBERS[-1] - NUMBERS[0]
+    told = {
+        "cpu_seconds": {number: round(seconds, 2) for number, (seconds, _) in spent.items()},
+        "cpu_seconds_a_further_release": round((most - least) / further, 3),
+        "MiB_a_further_release": round((large - small) / further, 2),
+    }
+    benchmark.extra_info |= told
+    print(f"\n{told}")
 
 
 def _spent(command: list[str]) -> tuple[float, int]:
     """CPU seconds of a process, and the most memory it took, in MiB."""
     with tempfile.TemporaryFile("w+") as output:
-        child = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        own = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}  # set for this process
+        child = subprocess.Popen(command, cwd=ROOT, env=own, stdout=output, stderr=subprocess.STDOUT)
         _, status, used = os.wait4(child.pid, 0)
         output.seek(0)
         assert status == 0, output.read()[-2000:]
