@@ -47,7 +47,7 @@ def test_a_run_beside_its_floor(benchmark, what):
         "MiB": most,
     }
     print(
-        f"\n{what}: {seconds:.1f} s of CPU, {seconds / floor:.2f} times the floor's {floor:.1f}; {most} MiB, {least} MiB"
+        f"\n{what}: {seconds:.1f} s of CPU, {seconds / floor:.2f} times the floor's {floor:.1f}; {most} and {least} MiB"
     )
 
 
