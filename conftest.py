@@ -7,10 +7,13 @@ pytest_plugins = [
     "fixtures.sheet",
     "fixtures.terminal",
     "fixtures.matrix",
+    "fixtures.against",
+    "fixtures.draft",
     "fixtures.page.plugin",
     "fixtures.nouns",
     "fixtures.timing",
     "fixtures.selection",
     "fixtures.loading",
+    "fixtures.real_weights",
     "fixtures.hardware",
 ]

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 GATED = {401: "GatedRepo", 403: "GatedRepo"}
@@ -147,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
             content = bytes([content[0], *reversed(content[1:-1]), content[-1]])
         self._send(status, content, headers, body=body, cut=repo.trouble == "truncated")
 
-    def _refuse(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> None:
+    def _refuse(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> Any:
         told = (
             {"X-Error-Code": code, "X-Error-Message": f"{code} for Bearer {self.headers.get('Authorization')}"}
             if code
