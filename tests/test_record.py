@@ -296,10 +296,11 @@ def test_terminal_shows_models_by_chapters(suite):
 
 def test_terminal_shows_one_model_as_a_sheet(suite):
     """A run of one model ends with its facts and the claims that do not simply hold."""
-    run = suite.runpytest_inprocess(*arguments("-k", "mixer"))
+    run = suite.runpytest_inprocess(*arguments("-k", "mixer", "-v"))
     run.stdout.fnmatch_lines([
         "mixer (matrix)",
         "  d model  5",
+        "holds: 1 claim",
         "not run: no GPU here",
         "    It is fast",
         "does not apply: nothing attends",
