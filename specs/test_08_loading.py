@@ -257,7 +257,7 @@ def test_every_shape_is_the_same_on_the_device(placed, skeleton):
     same("embeddings", observed=list(on.embedding.vectors.shape), expected=list(without.embedding.vectors.shape))
     streams = [list(stream.shape) for stream in on.stack.streams]
     same("hidden states", observed=streams, expected=[list(stream.shape) for stream in without.stack.streams])
-    same("scores", observed=list(on.output.shape), expected=list(without.output.shape))
+    same(f"scores, with {placed.weights} weights", observed=list(on.output.shape), expected=list(without.output.shape))
 
 
 @pytest.mark.gpu
