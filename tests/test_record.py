@@ -227,10 +227,10 @@ def test_directory_that_cannot_be_written_is_refused(suite, directory, why):
 
 def test_full_disk_fails_the_run_at_its_end(suite, monkeypatch):
     """Claims go on when the disk is full; the run ends with a sentence and no success."""
-    replace, calls = os.replace, []
+    replace, calls = os.replace, list[str]()
 
     def fills(*paths):
-        calls.extend(path for path in paths[1:] if str(path).endswith("report.json"))  # bytecode is kept this way too
+        calls.extend(str(path) for path in paths[1:] if str(path).endswith("report.json"))  # bytecode is kept this way too
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(*paths)
