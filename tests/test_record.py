@@ -230,7 +230,7 @@ def test_full_disk_fails_the_run_at_its_end(suite, monkeypatch):
     replace, calls = os.replace, list[str]()
 
     def fills(*paths):
-        calls.extend(str(path) for path in paths[1:] if str(path).endswith("report.json"))  # bytecode is kept this way too
+        calls.extend(str(path) for path in paths[1:] if str(path).endswith("report.json"))  # not bytecode
         if len(calls) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
         replace(*paths)
