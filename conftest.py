@@ -16,4 +16,5 @@ pytest_plugins = [
     "fixtures.loading",
     "fixtures.real_weights",
     "fixtures.hardware",
+    "fixtures.resume",
 ]

@@ -37,3 +37,12 @@ def fails(request: pytest.FixtureRequest):
             assert why in failed[claim], failed[claim]
 
     return check
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+    """Write a small specification of three models and two chapters."""
+    from tests import small
+
+    small.write(pytester)
+    return pytester
