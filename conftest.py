@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "pytester",
+    "fixtures.process",
     "fixtures.verdicts",
     "fixtures.record",
     "fixtures.sheet",

@@ -20,7 +20,7 @@ from fixtures.skeleton import build_skeleton
 
 def run(name: str) -> None:
     """Build a model of the matrix twice, full-size and small, and run both."""
-    config = recorded(read_matrix(ROOT / "models.yaml").entries[name]).config
+    config = recorded(ENTRIES[name]).config
     skeleton = build_skeleton(config)
     try:
         with torch.device("meta"), torch.no_grad():
@@ -32,5 +32,6 @@ def run(name: str) -> None:
         miniature.model(**miniature.inputs())
 
 
-for model in sys.argv[1:] or read_matrix(ROOT / "models.yaml").entries:
+ENTRIES = read_matrix(ROOT / "models.yaml").entries
+for model in sys.argv[1:] or ENTRIES:
     run(model)
