@@ -28,6 +28,7 @@ pytestmark = [
 # ---- the files
 
 
+@pytest.mark.loading
 @pytest.mark.lesson("Loading the Model: AutoModelForCausalLM.from_pretrained")
 def test_a_saved_model_loads_as_it_was(saved, miniature):
     """Saved with save_pretrained and loaded with from_pretrained it gives the scores that it gave."""
@@ -49,6 +50,7 @@ def test_a_saved_tokenizer_loads_as_it_was(tokenizer, tmp_path):
     )
 
 
+@pytest.mark.loading
 def test_the_file_fits_the_architecture(saved, miniature):
     """Every tensor of the architecture is in the file by its name, in its shape, and there is no other."""
     fit = compare(in_directory(saved), miniature.config)

@@ -1,0 +1,54 @@
+"""The process of a run: it runs once, ends as it should, and leaves Python as it was."""
+
+import gc
+
+from tests.small import FAILING, add, arguments, start
+
+INSIDE = ("-p", "fixtures.process")
+
+
+def test_a_run_starts_once_and_ends_as_it_does(suite):
+    """Every claim runs one time, and the exit status is the run's own."""
+    run = suite.runpytest_inprocess(*arguments(*INSIDE))
+    run.assert_outcomes(passed=5, skipped=3, xfailed=1)
+    assert run.ret == 0
+    add(suite, FAILING)
+    assert suite.runpytest_inprocess(*arguments(*INSIDE)).ret == 1
+
+
+def test_the_search_for_garbage_is_python_s_again(suite):
+    """What a run changes for itself is changed back."""
+    before = gc.get_threshold()
+    suite.runpytest_inprocess(*arguments(*INSIDE))
+    assert gc.get_threshold() == before
+
+
+ROOM = """
+def test_room(model):
+    '''No piece of the stack comes and goes.'''
+    def faults():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    def deep(left):
+        if left:
+            return deep(left - 1)
+        before = faults()
+        for _ in range(2000):
+            leaf()
+        return faults() - before
+
+    def leaf():
+        a = b = c = d = e = f = g = h = i = j = k = m = n = o = 0
+        return [a, b, c, d, e, f, g, h, i, j, k, m, n, o]
+
+    most = max(map(deep, range(700)))  # wherever the edge of a piece may lie
+    assert most < 1000, most
+"""
+
+
+def test_the_stack_has_room(suite):
+    """A loop of calls asks the system for no memory, however deep it stands."""
+    add(suite, "\nimport resource\n" + ROOM)
+    run = start(suite, *INSIDE, "-k", "room and mixer")
+    said, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, said
