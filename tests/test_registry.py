@@ -15,7 +15,7 @@ from fixtures.classes import class_name, model_types, tables
 from fixtures.releases import at_path
 from fixtures.shrink import corrections, shrink
 from fixtures.subject import Subject
-from tests.ward import examine, matrix
+from tests.ward import chapters, examine, matrix
 
 # One of each sort: plain, fused with ALiBi, multi-query, latent with experts, a hybrid, shared blocks, hybrid heads
 # side by side, encoders with batch second and with parts for layers, Fourier mixing, a pair of stacks, a recurrence.
@@ -154,6 +154,13 @@ def check(model_type, directory):
 def test_a_type_is_understood_without_an_entry(model_type, tmp_path):
     """What is observed is what the config and the documentation say, and no claim fails; or the type is listed."""
     check(model_type, tmp_path)
+
+
+def test_departures_by_type_name_claims():
+    """A claim that a model type is said to depart from is one."""
+    named = {claim for about in corrections().values() for claim in about.get("departs", {})}
+    assert named
+    assert named <= set(chapters())
 
 
 @pytest.mark.registry

@@ -4,14 +4,21 @@ Each cost is measured beside its floor in one run, both in processes of their ow
 whether a test passes.
 """
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
+from typing import Any
 
 import pytest
+import torch
 
-from fixtures.matrix import ROOT
+from fixtures.matrix import ROOT, read_matrix
+from fixtures.releases import recorded
+from fixtures.skeleton import build_skeleton
 
 LARGEST = "meta-llama/Llama-3.1-405B"
 SMALL = "facebook/opt-125m"
@@ -78,6 +85,67 @@ def test_further_releases_in_one_run(benchmark, tmp_path):
     }
     benchmark.extra_info |= told
     print(f"\n{told}")
+
+
+def test_a_full_size_skeleton_beside_its_bare_model(benchmark):
+    """The largest model built and read at full size, and as the library alone builds and runs it."""
+    if benchmark.disabled:
+        pytest.skip("The cost of a skeleton is measured with --benchmark-enable.")
+    config = recorded(read_matrix(ROOT / "models.yaml").entries[LARGEST]).config
+    build_skeleton(config)  # imports what it is made of
+
+    def bare() -> float:
+        began = time.process_time()
+        skeleton = build_skeleton(config)
+        with torch.device("meta"), torch.no_grad():
+            skeleton.model(**skeleton.inputs())
+        return time.process_time() - began
+
+    floor, spent = [bare() for _ in range(3)], []
+
+    def read() -> None:
+        began = time.process_time()
+        _ = build_skeleton(config).plain.stacks
+        spent.append(time.process_time() - began)
+
+    benchmark.pedantic(read, rounds=3)
+    told = {"floor_cpu_seconds": round(min(floor), 3), "cpu_seconds": round(min(spent), 3)}
+    benchmark.extra_info |= told | {"ratio": round(min(spent) / min(floor), 2)}
+    print(f"\n{LARGEST} at full size: {benchmark.extra_info}")
+
+
+DEAREST = 12
+
+
+def test_claims_and_models(benchmark, tmp_path):
+    """What each claim and each model costs of a run over the matrix, and what a further claim adds to a run on one."""
+    if benchmark.disabled:
+        pytest.skip("The cost of claims is measured with --benchmark-enable.")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--report={tmp_path}"]
+
+    def specification() -> None:
+        _spent([*command, "specs"])
+
+    benchmark.pedantic(specification, rounds=1)
+    by: dict[str, Counter[str]] = {"claim": Counter(), "model": Counter()}
+    for result in json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["results"]:
+        for kind, seconds in by.items():
+            seconds[result[kind].rpartition("::")[2]] += result["seconds"]
+    chapters = sorted(map(str, (ROOT / "specs").glob("test_0[1-7]_*.py")))
+    few, many = ((_spent([*command, "-k", SMALL, *part]), _ran(tmp_path)) for part in (chapters[:1], chapters))
+    told: dict[str, Any] = {
+        kind: {name: round(s, 3) for name, s in seconds.most_common(DEAREST)} for kind, seconds in by.items()
+    }
+    told["seconds a further claim"] = round((many[0][0] - few[0][0]) / (many[1] - few[1]), 4)
+    benchmark.extra_info |= told
+    for kind in ("claim", "model"):
+        print(f"\nThe dearest by {kind}, in seconds of all {sum(by[kind].values()):.1f}:")
+        print("\n".join(f"  {s:6.3f}  {name}" for name, s in told[kind].items()))
+    print(f"A further claim on {SMALL}: {told['seconds a further claim'] * 1e3:.1f} ms")
+
+
+def _ran(directory) -> int:
+    return len(json.loads((directory / "report.json").read_text(encoding="utf-8"))["results"])
 
 
 def _spent(command: list[str]) -> tuple[float, int]:
