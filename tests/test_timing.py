@@ -185,7 +185,7 @@ def test_setups_are_read_as_they_are_written():
     assert Setup.of("sdpa-bfloat16-int8").multiplies_in == "int8"
 
 
-@pytest.mark.parametrize(("seconds", "rounds"), [(1e-6, stopwatch.MOST), (0.07, 4), (0.2, 2), (7.0, 2)])
+@pytest.mark.parametrize(("seconds", "rounds"), [(1e-6, stopwatch.MOST), (0.045, 4), (0.2, 2), (7.0, 2)])
 def test_rounds_suit_the_length(seconds, rounds):
     assert suitable(seconds) == rounds
 
@@ -230,15 +230,37 @@ def test_a_comparison_of_unlike_things_says_so(run, tmp_path, monkeypatch):
     assert unlike in said
 
 
-def test_a_step_counts_its_calls():
-    """What a growth of steps is fitted to: calls of the first block, one for a pass, one for each step."""
+def operations_of(name):
     from fixtures.operations import Operations
     from fixtures.releases import recorded
     from fixtures.subject import Subject
     from tests.ward import matrix
 
-    model = Subject(recorded(matrix().entries["facebook/opt-125m"]), matrix().traits)
-    operations = Operations(model.miniature, model.miniature, family=model.family, attention="eager")
+    model = Subject(recorded(matrix().entries[name]), matrix().traits)
+    return Operations(model.miniature, model.miniature, family=model.family, attention="eager")
+
+
+@pytest.mark.parametrize("longer_goes_another_way", [False, True])
+def test_the_parts_of_attention_are_found_again_in_a_longer_text(monkeypatch, longer_goes_another_way):
+    """They give the same as where they are read in that text alone, and their work grows as it should."""
+    operations, alone = operations_of("facebook/opt-125m"), operations_of("facebook/opt-125m")
+    attention = type(operations.model.get_decoder().layers[0].self_attn)
+    usual = attention.forward
+
+    def forward(self, hidden_states, *args, **kwargs):
+        longer = longer_goes_another_way and hidden_states.shape[1] > 8
+        return usual(self, hidden_states * 1 if longer else hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(attention, "forward", forward)
+    for part, growth in (("scores", 4), ("projections", 2)):
+        short, long, expected = (getattr(o, part)(n) for o, n in ((operations, 8), (operations, 16), (alone, 16)))
+        assert operations.flop(long) == growth * operations.flop(short) > 0
+        assert torch.equal(long.act(), expected.act())
+
+
+def test_a_step_counts_its_calls():
+    """What a growth of steps is fitted to: calls of the first block, one for a pass, one for each step."""
+    operations = operations_of("facebook/opt-125m")
     assert [operations.calls(operations.prefill(n)) for n in (4, 8)] == [1, 1]
     assert [operations.calls(operations.steps(n)) for n in (4, 8)] == [4, 8]
     assert fit({n: float(operations.cells(operations.recurrent(n))) for n in (4, 8)}).exponent == pytest.approx(1)
