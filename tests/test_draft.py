@@ -1,6 +1,7 @@
 """The draft: the entry that a release would have, which the claims hold against it, number for number."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -61,6 +62,45 @@ def test_a_draft_is_a_matrix_that_passes(checkpoint, tmp_path):
     done = run(f"--matrix={draft}", "-k", "test_05")
     assert done.returncode == 1
     assert "heads: expected 24, observed 12" in done.stdout
+
+
+CAPPED = {
+    "model_type": "gemma2",
+    "architectures": ["Gemma2ForCausalLM"],
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "vocab_size": 99,
+}
+
+
+def test_what_a_property_brings_and_is_not_seen_is_no_departure(tmp_path):
+    """Scores too small for their cap hold the claim; drafted beside a model where it shows, only that one departs."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    for folder, config in ((small, CAPPED), (large, CAPPED | {"hidden_size": 256, "head_dim": 64})):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+    draft, claim = tmp_path / "draft.yaml", "test_what_is_added_to_the_scores_is_the_same_for_any_text"
+    done = run(f"--model={small}", f"--model={large}", f"--draft={draft}", "-k", "test_03 or test_04")
+    assert done.returncode == 0, done.stdout
+    matrix = entries.load(draft, configs=tmp_path / BESIDE)
+    expected = {name: claim in entries.departures(entry, matrix.traits) for name, entry in matrix.entries.items()}
+    assert expected == {"small": False, "large": True}
+    done = run(f"--matrix={draft}", "-k", "test_03 or test_04")
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_known_of_a_type_is_drafted(tmp_path):
+    """A claim that the library's code for a type is known to contradict departs in the drafted entry as well."""
+    (tmp_path / "config.json").write_text('{"model_type": "bamba", "attn_layer_indices": [9, 18, 27]}')
+    draft = tmp_path / "draft.yaml"
+    for options in ([f"--model={tmp_path}", f"--draft={draft}"], [f"--matrix={draft}"]):
+        done = run(*options, "-k", "test_07 or test_05")
+        assert done.returncode == 0, done.stdout
+        assert "its recurrence gives other scores" in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize(

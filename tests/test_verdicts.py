@@ -28,6 +28,8 @@ def pytest_configure(config):
 FACTS = lambda model: None
 DECLARED = lambda item: None
 """
+ROTARY = "verdicts.Departure('positions are rotary')"
+SEEN = "verdicts.Departure('positions are rotary', declared=False)"
 PLUGINS = ("fixtures.verdicts", "fixtures.record", "fixtures.terminal", "no:benchmark", "no:cacheprovider")
 IMPORTS = "import pytest\nfrom fixtures.evidence import holds, same\nfrom fixtures.verdicts import *\n"
 
@@ -66,7 +68,7 @@ def test_passed_holds(judge):
 
 def test_declared_and_seen_departs(judge):
     """A declared departure that is seen departs, with its reason, as pytest's own xfail."""
-    result, run = judge(claim("same('layers', observed=11, expected=12)"), departs="'positions are rotary'")
+    result, run = judge(claim("same('layers', observed=11, expected=12)"), departs=ROTARY)
     assert (result["verdict"], result["reason"]) == ("departs", "positions are rotary")
     assert result["observed"] == {"layers": 11}
     run.assert_outcomes(xfailed=1)
@@ -75,11 +77,22 @@ def test_declared_and_seen_departs(judge):
 
 def test_declared_and_not_seen_fails(judge):
     """A departure that is not seen fails, and says what to remove."""
-    result, run = judge(claim("pass"), departs="'positions are rotary'")
+    result, run = judge(claim("pass"), departs=ROTARY)
     assert result["verdict"] == "fails"
     assert result["reason"] == "declared to depart (positions are rotary) but holds: remove the departure"
     run.assert_outcomes(failed=1)
     assert run.ret == 1
+
+
+def test_expected_by_nobody_s_word_may_hold(judge):
+    """What follows from a property alone departs where it is seen, and holds where it is not."""
+    result, run = judge(claim("same('layers', observed=11, expected=12)"), departs=SEEN)
+    assert (result["verdict"], result["reason"], run.ret) == ("departs", "positions are rotary", 0)
+    result, run = judge(claim("same('layers', observed=12, expected=12)"), departs=SEEN)
+    assert (result["verdict"], result["reason"], run.ret) == ("holds", "", 0)
+    run.assert_outcomes(passed=1)
+    result, run = judge(claim("raise ValueError('no such')"), departs=SEEN)
+    assert (result["verdict"], result["reason"], run.ret) == ("fails", "ValueError: no such", 1)
 
 
 def test_departure_that_is_not_strict_fails_all_the_same(judge):
@@ -98,14 +111,14 @@ def test_departure_that_is_not_strict_fails_all_the_same(judge):
 )
 def test_departure_excuses_contradictions_only(judge, line, reason):
     """A claim that breaks, or that compares nothing, does not depart."""
-    result, run = judge(claim(line), departs="'positions are rotary'")
+    result, run = judge(claim(line), departs=ROTARY)
     assert (result["verdict"], result["reason"], run.ret) == ("fails", reason, 1)
 
 
 def test_departure_excuses_no_setup(judge):
     """An assertion in a fixture is no departure of the claim."""
     broken = "@pytest.fixture\ndef broken():\n    assert False, 'not built'\n"
-    result, run = judge(broken + claim("pass", given="model, broken"), departs="'positions are rotary'")
+    result, run = judge(broken + claim("pass", given="model, broken"), departs=ROTARY)
     assert (result["verdict"], result["reason"], run.ret) == ("fails", "not built", 1)
 
 
