@@ -7,7 +7,7 @@ the architecture without being loaded. What the numbers are, and whether they ma
 import pytest
 import torch
 
-from fixtures.checkpoints import kept_in_32_bits
+from fixtures.checkpoints import kept_in_32_bits, of_another_type
 from fixtures.evidence import holds, same
 from fixtures.headers import layers_in, tied, values_of
 from fixtures.sentence import SENTENCE
@@ -53,10 +53,9 @@ def test_every_tensor_has_the_type_of_the_config(release, fit, headers, skeleton
     if named is None:
         does_not_apply(f"The config of {release.id} names no type.")
     stated = str(named).removeprefix("torch.")
-    kept = kept_in_32_bits(skeleton.model)
-    stored = {
-        name: dtype for name, dtype in headers.stored_as.items() if not any(part in name.split(".") for part in kept)
-    }
+    kept = kept_in_32_bits(skeleton.model, headers.stored_as)
+    made = of_another_type(skeleton.model, getattr(torch, stated))
+    stored = {n: dtype for n, dtype in headers.stored_as.items() if n not in kept | made}
     others = {name: dtype for name, dtype in stored.items() if dtype != stated}
     holds("tensors", len(stored) > 0, observed=len(stored), expected="at least one")
     same(f"not in {stated}", observed=others or "none", expected="none")

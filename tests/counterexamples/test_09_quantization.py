@@ -241,7 +241,7 @@ def test_scales_that_change_on_their_way_back(fails, loading):
         return model
 
     loading(enlarge)
-    fails(OPT, why="equal (int8)")
+    fails(OPT, why="scores (int8)")
 
 
 @pytest.mark.skipif(not packs_on_its_first_pass(), reason="this processor has no AVX512-BF16")
