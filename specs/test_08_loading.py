@@ -145,7 +145,7 @@ def _some_matrix(folder, miniature):
     from safetensors.torch import load_file
 
     blocks = [block.module for stack in miniature.plain.stacks for block in stack.blocks]
-    own = [p for block in blocks for p in block.parameters() if p.ndim == 2]
+    own = [p for block in blocks for p in block.parameters() if p.ndim > 1]
     of_the_file = {name: tensor for name, tensor in load_file(folder / SINGLE).items() if ".0." in name}
     return max(name for name, tensor in of_the_file.items() if any(torch.equal(tensor, p) for p in own))
 
