@@ -32,6 +32,10 @@ SAMPLE = [
     "t5",
     "mamba",
     "longformer",
+    # one whose experts are visited one by one, one that keeps a cache unasked, one whose encoder tells of its experts
+    "dbrx",
+    "granitemoe",
+    "switch_transformers",
 ]
 CHAPTERS = ("0[1-7]", "1[02]")
 

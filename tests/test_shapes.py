@@ -104,3 +104,16 @@ def test_numbers_are_left_to_torch(answer):
     """Real tensors are computed with every time."""
     with torch.no_grad():
         assert [float(answer(torch.sum, (torch.full((2,), value),), {})) for value in (1.0, 2.0)] == [2.0, 4.0]
+
+
+def test_the_parts_of_a_skeleton_are_those_of_the_model_that_ran():
+    """A way that builds the model anew leaves nothing behind of what was known of the one before."""
+    from transformers import NystromformerConfig
+
+    skeleton = build_skeleton(NystromformerConfig(architectures=["NystromformerForMaskedLM"]))
+    before = skeleton.model
+    blocks = [block.module for stack in skeleton.plain.stacks for block in stack.blocks]
+    assert skeleton.model is not before
+    names = [skeleton.module_names[id(block)] for block in blocks]
+    assert names == [f"nystromformer.encoder.layer.{number}" for number in range(12)]
+    assert skeleton.names.keys() == {id(parameter) for parameter in skeleton.model.parameters()}
