@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fixtures.releases import at_path
 from fixtures.subject import Subject
@@ -69,11 +70,18 @@ RELEASES = {
 }
 
 
+def subject(name, folder):
+    """The model of one of these configs, where this version of transformers knows its type."""
+    if RELEASES[name]["model_type"] not in CONFIG_MAPPING:
+        pytest.skip("A newer transformers has this model type.")
+    (folder / "config.json").write_text(json.dumps(RELEASES[name]))
+    return Subject(at_path(folder), matrix().traits)
+
+
 @pytest.mark.parametrize("name", RELEASES)
 def test_no_claim_fails_on_a_small_sound_model(name, tmp_path):
     """What its sizes make of it is no contradiction."""
-    (tmp_path / "config.json").write_text(json.dumps(RELEASES[name]))
-    found = examine(Subject(at_path(tmp_path), matrix().traits), marks=USUAL)
+    found = examine(subject(name, tmp_path), marks=USUAL)
     assert {claim: r["reason"] for claim, r in found.items() if r["verdict"] == "fails"} == {}
     assert sum(result["verdict"] == "holds" for result in found.values()) > 40
 
@@ -81,6 +89,5 @@ def test_no_claim_fails_on_a_small_sound_model(name, tmp_path):
 @pytest.mark.parametrize(("name", "silent"), [("other heads in each layer", "heads"), ("windows in every layer", "")])
 def test_a_number_that_layers_differ_in_is_not_published(name, silent, tmp_path):
     """Where fields of the config say different things of heads, no single number is held against all layers."""
-    (tmp_path / "config.json").write_text(json.dumps(RELEASES[name]))
-    found = examine(Subject(at_path(tmp_path), matrix().traits), claims="published_heads")
+    found = examine(subject(name, tmp_path), claims="published_heads")
     assert {r["verdict"] for r in found.values()} == {"does not apply" if silent else "holds"}
