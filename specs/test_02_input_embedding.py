@@ -10,6 +10,7 @@ from fixtures.evidence import close, holds, same, shape
 from fixtures.observation import embedding_scale, rows_with_gradient
 from fixtures.sentence import SENTENCE
 from fixtures.specimen import SEQ
+from fixtures.tape import tensors_in
 from fixtures.verdicts import does_not_apply
 
 pytestmark = pytest.mark.lesson("Input Embedding")
@@ -39,7 +40,7 @@ def test_the_vocabulary_has_its_published_size(skeleton, published):
 def test_ten_tokens_become_ten_vectors(skeleton, published):
     """Embedding ten tokens gives [1, 10, d]: [1, 10, 2048] for OPT-1.3b."""
     table = skeleton.model.get_input_embeddings()
-    shape("embedding", table(skeleton.ids), batch=1, seq=SEQ, d_embedding=published.d_embedding)
+    shape("embedding", tensors_in(table(skeleton.ids))[0], batch=1, seq=SEQ, d_embedding=published.d_embedding)
 
 
 @pytest.mark.lesson("GPT-3 uses 12,000 dimensions, BERT as small as 768")

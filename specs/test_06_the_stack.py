@@ -83,8 +83,8 @@ def test_the_feed_forward_network_works_on_each_position_alone(block, miniature)
 
 
 def test_the_feed_forward_network_has_its_published_inner_width(skeleton, published):
-    """Block 0 widens each vector from d to d_ff and brings it back to d."""
-    same("d_ff", observed=skeleton.plain.stack.blocks[0].d_ff, expected=published.d_ff)
+    """The first feed-forward network, as a rule block 0's, widens each vector from d to d_ff and brings it back."""
+    same("d_ff", observed=skeleton.plain.stack.d_ff, expected=published.d_ff)
 
 
 def test_the_experts_are_as_many_as_published(experts, published):

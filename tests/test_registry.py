@@ -25,6 +25,7 @@ SAMPLE = [
     "deepseek_v3",
     "qwen3_next",
     "zamba2",
+    "jamba",
     "gemma3n_text",
     "xlnet",
     "squeezebert",
@@ -96,6 +97,22 @@ def attends(kind):
     return ("attention" in kind and "linear" not in kind) or "hybrid" in kind
 
 
+EXPERTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
+ACTIVE = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "moe_top_k", "top_k_experts")
+CHOSEN = {"switch_transformers": 1, "nllb-moe": 2}  # as their papers have it; their configs do not say
+
+
+def experts_of(model_type, text):
+    """How many experts a config has and how many act on a token; none where a switch that it has is off."""
+    parts = [text, stated(text, "ffn_config")]
+    switches = [stated(text, name) for name in ("is_moe", "enable_moe_block")]
+    many, active = (
+        next((value for part in parts for name in names if type(value := stated(part, name)) is int), 0)
+        for names in (EXPERTS, ACTIVE)
+    )
+    return (0, 0) if False in switches or not many else (many, active or CHOSEN.get(model_type))
+
+
 def expected(model_type, config):
     """What the config and the documentation say; facts that neither states are left out."""
     text = config.get_text_config(decoder=True)
@@ -106,12 +123,16 @@ def expected(model_type, config):
     heads, of_convolutions = stated(text, "num_attention_heads"), stated(text, "head_ratio")
     heads = heads // of_convolutions if heads and of_convolutions else heads
     kv_heads = 1 if stated(text, "multi_query") else stated(text, "num_key_value_heads")
+    experts, active = experts_of(model_type, text)
     facts = {
         "layers": layers,
         "d_model": stated(text, "hidden_size"),
         "attention_layers": 0 if no_transformer else attending,
         "heads": None if no_transformer else heads,
         "kv_heads": None if no_transformer else kv_heads or heads,
+        "vocab_size": stated(text, "vocab_size"),
+        "experts": experts,
+        "experts_active": active,
         "tied_embeddings": stated(config, "tie_word_embeddings") if model_type not in UNTIED else False,
     }
     return {name: value for name, value in facts.items() if isinstance(value, int)} | {
@@ -135,6 +156,9 @@ def misunderstood(model_type, directory):
     wrong = [
         f"{name}: expected {value}, observed {facts[name]}" for name, value in wanted.items() if facts[name] != value
     ]
+    # a config as small as this is its own miniature
+    built = subject.miniature.parameters
+    wrong += [f"parameters: built {built}, observed {facts['parameters']}"] if facts["parameters"] != built else []
     unseen = set(corrections().get(model_type, {}).get("departs", {}))
     for chapter in CHAPTERS:
         found = examine(subject, chapter=chapter)
