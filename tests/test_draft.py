@@ -103,6 +103,25 @@ def test_what_is_known_of_a_type_is_drafted(tmp_path):
         assert "its recurrence gives other scores" in " ".join(done.stdout.split())
 
 
+def test_claims_that_an_entry_alone_brings_are_drafted_for(tmp_path):
+    """Layers that keep no keys, and heads that a config counts otherwise, are known when the entry is first run."""
+    keeping = {"model_type": "gemma3n_text", "num_hidden_layers": 8, "num_kv_shared_layers": 3, "hidden_size": 32}
+    keeping |= {"intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    keeping |= {"vocab_size": 99, "vocab_size_per_layer_input": 99, "hidden_size_per_layer_input": 8, "laurel_rank": 4}
+    convolving = {"model_type": "convbert", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    draft, options = tmp_path / "draft.yaml", []
+    for name, config in {"keeping": keeping, "convolving": convolving}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        options.append(f"--model={tmp_path / name}")
+    asked = ["-k", "published or token_in_the_cache"]
+    done = run(*options, f"--draft={draft}", *asked, "-m", "")
+    assert done.returncode == 0, done.stdout
+    done = run(f"--matrix={draft}", *asked, "-m", "")
+    assert done.returncode == 0, done.stdout
+    assert "keep none. (1): keeping" in " ".join(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     "name",
     [
