@@ -173,21 +173,11 @@ def test_four_bits_say_roughly_the_same(running_four_bits, quantizer, budgets):
 
 
 def _within(observed, budget, method):
-    rounded = {name: round(value, 6) for name, value in observed.items()}
-    for name in ("output", "attention"):
-        holds(
-            f"{name} ({method})",
-            observed[name] <= budget[name],
-            observed=rounded[name],
-            expected=f"at most {budget[name]}",
-        )
-    least = budget["agreement"]
-    holds(
-        f"agreement ({method})",
-        observed["agreement"] >= least,
-        observed=rounded["agreement"],
-        expected=f"at least {least}",
-    )
+    for name, value in ((name, observed[name]) for name in budget if name in observed):
+        least = name == "agreement"
+        kept = value >= budget[name] if least else value <= budget[name]
+        limit = f"{'at least' if least else 'at most'} {budget[name]}"
+        holds(f"{name} ({method})", kept, observed=round(value, 6), expected=limit)
 
 
 @pytest.mark.lesson("Embedding Layer and Self-Attention Output: Expected: [1, 10, 2048]")
@@ -342,13 +332,17 @@ def test_quantized_on_the_device_it_holds_what_was_counted(quantized_on_device):
 
 
 @pytest.mark.gpu
-def test_quantized_on_the_device_it_says_nearly_the_same(quantized_on_device, budgets):
-    """At full size every method's scores, first attention and choice of token keep to the budget in models.yaml."""
+def test_quantized_on_the_device_it_says_nearly_the_same(quantized_on_device, full_size_budgets, facts):
+    """At full size every method's scores, first attention and choice of token keep to the budget in models.yaml.
+
+    Where a router chooses experts, rounding may choose others: there its first attention alone is held against it.
+    """
     for method, one in quantized_on_device.items():
         if not one.replaced:
             does_not_apply("Nothing of the model is quantized; the claims on its linear layers say so.")
         holds(f"it runs ({method})", bool(one.deviation), observed=one.scores or "an error", expected="scores")
-        _within(one.deviation, budgets[method], method)
+        kept = ["attention"] if facts["experts"] else list(one.deviation)
+        _within({name: one.deviation[name] for name in kept}, full_size_budgets[method], method)
 
 
 @pytest.mark.gpu

@@ -9,6 +9,16 @@ from fixtures.sentence import SENTENCE
 from fixtures.specimen import vocabulary
 from tests.ward import healthy
 
+SMALL = {  # a config as a library's own tests have it, under names that are common to most model types
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "intermediate_size": 40,
+    "max_position_embeddings": 512,
+    "vocab_size": 99,
+}
 LETTERS = [chr(place) for place in range(ord("a"), ord("z") + 1)]
 
 

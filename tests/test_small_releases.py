@@ -7,18 +7,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fixtures.releases import at_path
 from fixtures.subject import Subject
+from tests.checkpoints import SMALL
 from tests.ward import examine, matrix
 
-SMALL = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "intermediate_size": 40,
-    "max_position_embeddings": 512,
-    "vocab_size": 99,
-}
 USUAL = "not (loading or quantization or gpu or weights)"
 RELEASES = {
     # two windows of four tokens do not reach from one end of a text to the other
