@@ -7,11 +7,11 @@ Attention does in a fixed number of steps what a recurrent layer does in one ste
 
 import pytest
 
-from fixtures import paper
-from fixtures.attention import weight_of
-from fixtures.evidence import close, holds, same, shape
-from fixtures.observation import nearest_sinusoid, position_table
-from fixtures.recurrence import CELL, longest_chain, pass_over, reach, recurrent_pass
+from fixtures.anatomy.attention import weight_of
+from fixtures.behaviour.positions import nearest_sinusoid, position_table
+from fixtures.behaviour.recurrence import CELL, longest_chain, pass_over, reach, recurrent_pass
+from fixtures.published import vaswani2017
+from fixtures.verdicts.evidence import close, holds, same, shape
 
 pytestmark = [
     pytest.mark.lesson("Attention Is All You Need"),
@@ -22,7 +22,7 @@ pytestmark = [
 @pytest.fixture
 def told(model):
     """What the paper tells of the model."""
-    return paper.OURS[model.id]
+    return vaswani2017.OURS[model.id]
 
 
 def test_the_original_transformer_is_an_encoder_decoder(facts, told):
@@ -53,7 +53,7 @@ def test_source_target_and_output_share_one_table(skeleton, told):
     source, target = skeleton.plain.embeddings
     holds("the target's table is the source's", target.table is source.table)
     holds("the output head is the source's table", weight_of(skeleton.plain.head) is source.table)
-    shape("table", source.table, vocab=paper.VOCABULARY, d_model=told.d_model)
+    shape("table", source.table, vocab=vaswani2017.VOCABULARY, d_model=told.d_model)
 
 
 def test_trained_parameters_are_those_of_table_3(skeleton, told):
@@ -64,28 +64,28 @@ def test_trained_parameters_are_those_of_table_3(skeleton, told):
 
 def test_days_and_steps_tell_the_same_time(told):
     """100,000 steps of 0.4 s are about twelve hours, 300,000 of 1.0 s about three and a half days."""
-    days = told.steps * told.seconds_a_step / paper.DAY
+    days = told.steps * told.seconds_a_step / vaswani2017.DAY
     close("days by steps, as a share of those told", observed=days / told.days, expected=1.0, tolerance=0.08)
 
 
 @pytest.mark.lesson("after training for 3.5 days on eight GPUs")
 def test_days_on_eight_gpus_make_the_cost_of_table_2(told):
     """3.5 days on eight GPUs at 9.5 TFLOP/s are 2.3e19 operations, half a day 3.3e18."""
-    cost = told.days * paper.DAY * paper.GPUS * paper.SUSTAINED
+    cost = told.days * vaswani2017.DAY * vaswani2017.GPUS * vaswani2017.SUSTAINED
     close("share of the cost told", observed=cost / told.cost, expected=1.0, tolerance=0.01)
 
 
 @pytest.mark.lesson("superior performance compared to previous benchmarks (WMT 2014 translation tasks)")
 def test_it_translates_into_german_better_than_any_system_before(told):
     """English to German, it has more BLEU than every earlier system, ensembles included."""
-    best = max(paper.earlier_bleu("german").values())
+    best = max(vaswani2017.earlier_bleu("german").values())
     holds("BLEU", told.bleu["german"] > best, observed=told.bleu["german"], expected=f"more than {best}")
 
 
 @pytest.mark.lesson("a new single-model state-of-the-art BLEU score of 41.8")
 def test_it_translates_into_french_better_than_any_system_before(told):
     """English to French, it has more BLEU than every earlier system, ensembles included: 41.8 against 41.29."""
-    best = max(paper.earlier_bleu("french").values())
+    best = max(vaswani2017.earlier_bleu("french").values())
     holds("BLEU", told.bleu["french"] > best, observed=told.bleu["french"], expected=f"more than {best}")
 
 
@@ -93,7 +93,7 @@ def test_it_translates_into_french_better_than_any_system_before(told):
 def test_it_costs_a_small_fraction_of_what_french_cost_before(model):
     """Less than a quarter of any single system's training, and less than a thirtieth of any ensemble's."""
     for kind in ("single", "ensemble"):
-        shares, most = paper.share_of_cost(model.id, "french", kind), paper.SMALL_FRACTION["french", kind]
+        shares, most = vaswani2017.share_of_cost(model.id, "french", kind), vaswani2017.SMALL_FRACTION["french", kind]
         holds(
             f"share of each {kind}'s cost", max(shares.values()) < most, observed=shares, expected=f"below {most:.3f}"
         )
@@ -102,7 +102,10 @@ def test_it_costs_a_small_fraction_of_what_french_cost_before(model):
 @pytest.mark.lesson("at a fraction of the cost")
 def test_it_costs_a_fraction_of_what_german_cost_before(model):
     """Less than half of any single system's training, as the base model does."""
-    shares, most = paper.share_of_cost(model.id, "german", "single"), paper.SMALL_FRACTION["german", "single"]
+    shares, most = (
+        vaswani2017.share_of_cost(model.id, "german", "single"),
+        vaswani2017.SMALL_FRACTION["german", "single"],
+    )
     holds("share of each system's cost", max(shares.values()) < most, observed=shares, expected=f"below {most}")
 
 

@@ -7,11 +7,11 @@ the target through cross-attention.
 
 import pytest
 
-from fixtures.evidence import holds, same, shape
-from fixtures.interventions import change_token, silence
-from fixtures.observation import VISIBLE, effects
-from fixtures.specimen import SEQ, TARGET
-from fixtures.verdicts import does_not_apply
+from fixtures.behaviour.facts import VISIBLE, effects
+from fixtures.behaviour.interventions import change_token, silence
+from fixtures.models.runnable import SEQ, TARGET
+from fixtures.verdicts.evidence import holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Attention Is All You Need: three broad categories")
 

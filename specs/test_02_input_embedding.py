@@ -6,12 +6,12 @@ The same token has the same vector wherever it stands. How wide the vectors are 
 import pytest
 import torch
 
-from fixtures.evidence import close, holds, same, shape
-from fixtures.observation import embedding_scale, rows_with_gradient
-from fixtures.sentence import SENTENCE
-from fixtures.specimen import SEQ
-from fixtures.tape import tensors_in
-from fixtures.verdicts import does_not_apply
+from fixtures.anatomy.tape import tensors_in
+from fixtures.behaviour.positions import embedding_scale, rows_with_gradient
+from fixtures.models.runnable import SEQ
+from fixtures.published.tokenizer import SENTENCE
+from fixtures.verdicts.evidence import close, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Input Embedding")
 

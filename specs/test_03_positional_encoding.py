@@ -7,10 +7,9 @@ in OPT. Later ones tell positions inside attention: rotary models turn queries a
 import pytest
 import torch
 
-from fixtures import observation
-from fixtures.evidence import close, differs, holds, same, shape
-from fixtures.interventions import swap_earlier_tokens, without_positions
-from fixtures.observation import (
+from fixtures.behaviour import positions
+from fixtures.behaviour.interventions import swap_earlier_tokens, without_positions
+from fixtures.behaviour.positions import (
     by_distance,
     equal_token_attentions,
     nearest_sinusoid,
@@ -20,8 +19,9 @@ from fixtures.observation import (
     scheme,
     sum_at_entry,
 )
-from fixtures.specimen import SEQ
-from fixtures.verdicts import does_not_apply
+from fixtures.models.runnable import SEQ
+from fixtures.verdicts.evidence import close, differs, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Positional Encoding")
 
@@ -34,7 +34,7 @@ def test_the_position_scheme_is_the_published_one(facts, published):
 @pytest.mark.lesson("Positional Embedding: Expected: [1, 10, 2048]")
 def test_every_position_has_a_vector_of_the_models_width(position_vectors, skeleton, miniature, published):
     """The look-up gives one vector for each position: [1, 10, 2048] for OPT-1.3b."""
-    vectors = observation.position_vectors(miniature, skeleton.plain)
+    vectors = positions.position_vectors(miniature, skeleton.plain)
     shape("position vectors", vectors.shape[-2:], seq=skeleton.plain.stack.length, d_model=published.d_model)
 
 
@@ -56,7 +56,7 @@ def test_sinusoids_follow_the_formula(sinusoidal_vectors):
 def test_learned_positions_are_trained(learned_vectors, miniature):
     """A backward pass gives exactly the ten positions that occurred a gradient."""
     run = miniature.run(gradients=True)
-    found = position_rows(run, observation.position_vectors(miniature, run))
+    found = position_rows(run, positions.position_vectors(miniature, run))
     assert found is not None, "expected position vectors that are rows of a table, found none on their way"
     table, read = found
     same("rows with a gradient", observed=rows_with_gradient(run.stack.streams[-1], table), expected=sorted(read))

@@ -7,10 +7,11 @@ query with the keys, scaled and masked, become weights; the weights say how much
 import pytest
 import torch
 
-from fixtures.evidence import close, differs, holds, same, shape
-from fixtures.interventions import change_key, change_query, change_scores, change_value, in_later_pass
-from fixtures.observation import added_to_scores, maker_names, projection_layout
-from fixtures.specimen import SEQ, TARGET
+from fixtures.behaviour.facts import maker_names, projection_layout
+from fixtures.behaviour.interventions import change_key, change_query, change_scores, change_value, in_later_pass
+from fixtures.behaviour.positions import added_to_scores
+from fixtures.models.runnable import SEQ, TARGET
+from fixtures.verdicts.evidence import close, differs, holds, same, shape
 
 pytestmark = pytest.mark.lesson("Self-Attention Mechanism")
 

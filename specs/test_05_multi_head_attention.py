@@ -7,10 +7,10 @@ one projection, so that every head contributes its own part to the output.
 import pytest
 import torch
 
-from fixtures.evidence import close, differs, holds, same
-from fixtures.interventions import change_input, change_weights, in_later_pass
-from fixtures.observation import VISIBLE
-from fixtures.verdicts import does_not_apply
+from fixtures.behaviour.facts import VISIBLE
+from fixtures.behaviour.interventions import change_input, change_weights, in_later_pass
+from fixtures.verdicts.evidence import close, differs, holds, same
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Multi-Head Attention")
 

@@ -6,12 +6,12 @@ blocks there are, how wide the stream is and how wide the network makes the size
 
 import pytest
 
-from fixtures.evidence import close, differs, holds, same, shape
-from fixtures.interventions import cut, permute_input, silence
-from fixtures.observation import active_parameters, kinds_of_block, norms_of_an_empty_block
-from fixtures.sizes import within
-from fixtures.specimen import SEQ, TARGET
-from fixtures.verdicts import does_not_apply
+from fixtures.behaviour.facts import active_parameters, kinds_of_block, norms_of_an_empty_block
+from fixtures.behaviour.interventions import cut, permute_input, silence
+from fixtures.models.runnable import SEQ, TARGET
+from fixtures.published.units import within
+from fixtures.verdicts.evidence import close, differs, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("The Architecture")
 

@@ -7,10 +7,11 @@ what step-by-step reading would, for any number of sentences side by side.
 import pytest
 import torch
 
-from fixtures.evidence import close, holds, same
-from fixtures.observation import alone_and_padded, keeps_cache, recurrent_modules, steps, stepwise
-from fixtures.specimen import SEQ
-from fixtures.verdicts import does_not_apply
+from fixtures.behaviour.cache import alone_and_padded, keeps_cache, stepwise
+from fixtures.behaviour.length import recurrent_modules, steps
+from fixtures.models.runnable import SEQ
+from fixtures.verdicts.evidence import close, holds, same
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long-range dependency modeling")
 

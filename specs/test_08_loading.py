@@ -7,8 +7,9 @@ architecture is named. A model too large for one device is spread over several, 
 import pytest
 import torch
 
-from fixtures import checkpoints
-from fixtures.checkpoints import (
+from fixtures.behaviour.cache import keeps_cache, stepwise
+from fixtures.libraries import checkpoints
+from fixtures.libraries.checkpoints import (
     cut,
     kept_in_32_bits,
     load,
@@ -18,15 +19,14 @@ from fixtures.checkpoints import (
     rewrite,
     shard,
 )
-from fixtures.evidence import close, holds, same
-from fixtures.headers import SINGLE, compare, in_directory
-from fixtures.memory import gigabytes
-from fixtures.observation import keeps_cache, stepwise
-from fixtures.placed import by_implementation, moved, needed
-from fixtures.placement import DISK, on_disk, plan, spread
-from fixtures.quantization import METHODS, error, first_attention_of, quantized, scores_of
-from fixtures.sentence import SENTENCE
-from fixtures.verdicts import does_not_apply, not_run
+from fixtures.libraries.device_map import DISK, on_disk, plan, spread
+from fixtures.libraries.memory import gigabytes
+from fixtures.libraries.on_device import by_implementation, moved, needed
+from fixtures.libraries.quantization import METHODS, error, first_attention_of, quantized, scores_of
+from fixtures.published.headers import SINGLE, compare, in_directory
+from fixtures.published.tokenizer import SENTENCE
+from fixtures.verdicts.evidence import close, holds, same
+from fixtures.verdicts.judge import does_not_apply, not_run
 
 pytestmark = [
     pytest.mark.lesson("Loading the Model"),
@@ -247,7 +247,7 @@ def test_eight_bits_refuse_a_module_off_the_accelerator(quantizer):
 @pytest.mark.quantization
 def test_the_offload_flag_lets_it_load(quantizer, tmp_path):
     """With llm_int8_enable_fp32_cpu_offload=True it loads, and what is off the accelerator stays in 32 bits."""
-    from fixtures.quantization import load as load_quantized
+    from fixtures.libraries.quantization import load as load_quantized
 
     settings = METHODS["int8"] | {"llm_int8_enable_fp32_cpu_offload": True}
     more = {"device_map": _half(quantizer), "offload_folder": tmp_path}

@@ -9,11 +9,10 @@ import itertools
 import pytest
 import torch
 
-from fixtures import checkpoints
-from fixtures.evidence import close, differs, holds, same, shape
-from fixtures.loading import MEMORY
-from fixtures.memory import cached, gigabytes, smallest_card
-from fixtures.quantization import (
+from fixtures.claims.quantized_models import MEMORY
+from fixtures.libraries import checkpoints
+from fixtures.libraries.memory import cached, gigabytes, smallest_card
+from fixtures.libraries.quantization import (
     EIGHT_BITS,
     FOUR_BITS,
     METHODS,
@@ -29,8 +28,9 @@ from fixtures.quantization import (
     replaced,
     with_threshold,
 )
-from fixtures.specimen import SEQ
-from fixtures.verdicts import does_not_apply, not_run
+from fixtures.models.runnable import SEQ
+from fixtures.verdicts.evidence import close, differs, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply, not_run
 
 pytestmark = [
     pytest.mark.quantization,

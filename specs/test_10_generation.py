@@ -8,12 +8,12 @@ read again at every step, and whether it is written alone or beside others.
 import pytest
 import torch
 
-from fixtures.evidence import close, differs, same, shape
-from fixtures.generation import NEW, greedy, refusal, scores_in_one_pass, start, write, write_padded
-from fixtures.interventions import change_token
-from fixtures.observation import keeps_cache
-from fixtures.specimen import SEQ
-from fixtures.verdicts import does_not_apply
+from fixtures.behaviour.cache import keeps_cache
+from fixtures.behaviour.generation import NEW, greedy, refusal, scores_in_one_pass, start, write, write_padded
+from fixtures.behaviour.interventions import change_token
+from fixtures.models.runnable import SEQ
+from fixtures.verdicts.evidence import close, differs, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Attention Is All You Need: generating outputs")
 

@@ -7,21 +7,22 @@ with the length of a text the scores grow as its square and all else as the leng
 
 import pytest
 
-from fixtures import work
-from fixtures.evidence import close, holds, same, shape
-from fixtures.observation import keeps_cache, projection_layout
-from fixtures.operations import NEW
-from fixtures.specimen import SEQ, TARGET, some_ids
-from fixtures.stopwatch import believable
-from fixtures.verdicts import does_not_apply
+from fixtures.behaviour.cache import keeps_cache
+from fixtures.behaviour.facts import projection_layout
+from fixtures.models.runnable import SEQ, TARGET, some_ids
+from fixtures.timings import flops
+from fixtures.timings.operations import NEW
+from fixtures.timings.stopwatch import believable
+from fixtures.verdicts.evidence import close, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long-range dependency modeling")
 
 
 def test_all_work_is_weights_with_tokens_and_in_attention_tokens_with_tokens(attending):
     """What torch counts in a pass are the products of the weights and those inside attention, and nothing else."""
-    counted = work.as_torch_counts(lambda: attending.model(**attending.inputs()))
-    weights, attention = work.of_pass(attending.plain).with_weights, work.inside_attention(attending.plain)
+    counted = flops.as_torch_counts(lambda: attending.model(**attending.inputs()))
+    weights, attention = flops.of_pass(attending.plain).with_weights, flops.inside_attention(attending.plain)
     same("operations", observed=counted, expected=weights + attention)
 
 
@@ -30,13 +31,13 @@ def test_twice_the_tokens_are_four_times_the_scores_and_twice_all_else(transform
     ids = some_ids(transformer.plain.embedding.table.shape[0], seq=2 * SEQ)
     longer = transformer.run(ids, ids[:, : 2 * TARGET] if transformer.writes else None)
     for long, short in zip(longer.attentions, transformer.plain.attentions, strict=True):
-        same("scores", observed=work.of_attention(long), expected=4 * work.of_attention(short))
-        same("projections", observed=work.of_projections(long), expected=2 * work.of_projections(short))
+        same("scores", observed=flops.of_attention(long), expected=4 * flops.of_attention(short))
+        same("projections", observed=flops.of_projections(long), expected=2 * flops.of_projections(short))
     for long, short in zip(longer.stack.attending, transformer.plain.stack.attending, strict=True):
         same(
             "feed-forward network",
-            observed=sum(map(work.flop, long.feed_forward)),
-            expected=2 * sum(map(work.flop, short.feed_forward)),
+            observed=sum(map(flops.flop, long.feed_forward)),
+            expected=2 * sum(map(flops.flop, short.feed_forward)),
         )
 
 
@@ -47,8 +48,8 @@ def test_a_step_with_a_cache_costs_what_one_token_costs(decoder_only, attending)
     if projection_layout(decoder_only.plain.first_attention) == "latent":
         does_not_apply("Keys and values are unpacked from latent vectors; a step may unpack those of all tokens again.")
     first = decoder_only.run(decoder_only.ids[:, :-1], use_cache=True).result.past_key_values
-    step = work.of_pass(decoder_only.run(decoder_only.ids[:, -1:], past_key_values=first, use_cache=True))
-    whole = work.of_pass(decoder_only.plain)
+    step = flops.of_pass(decoder_only.run(decoder_only.ids[:, -1:], past_key_values=first, use_cache=True))
+    whole = flops.of_pass(decoder_only.plain)
     same("the weights' work", observed=SEQ * step.with_weights, expected=whole.with_weights)
     row = whole.with_tokens // SEQ
     holds("scores", 0 < step.with_tokens <= row, observed=step.with_tokens, expected=f"{row} at most")

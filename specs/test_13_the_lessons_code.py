@@ -12,9 +12,9 @@ import logging
 import pytest
 import torch
 
-from fixtures.evidence import close, differs, holds, same, shape
-from fixtures.sentence import SENTENCE
-from fixtures.specimen import SEQ
+from fixtures.models.runnable import SEQ
+from fixtures.published.tokenizer import SENTENCE
+from fixtures.verdicts.evidence import close, differs, holds, same, shape
 
 pytestmark = [pytest.mark.lesson("The Architecture in Practice"), pytest.mark.about("facebook/opt-1.3b")]
 BERT = pytest.mark.about("google-bert/bert-base-cased")

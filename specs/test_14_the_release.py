@@ -7,12 +7,12 @@ the architecture without being loaded. What the numbers are, and whether they ma
 import pytest
 import torch
 
-from fixtures.checkpoints import kept_in_32_bits, of_another_type
-from fixtures.evidence import holds, same
-from fixtures.headers import layers_in, tied, values_of
-from fixtures.sentence import SENTENCE
-from fixtures.specimen import vocabulary
-from fixtures.verdicts import does_not_apply, not_run
+from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
+from fixtures.models.runnable import vocabulary
+from fixtures.published.headers import layers_in, tied, values_of
+from fixtures.published.tokenizer import SENTENCE
+from fixtures.verdicts.evidence import holds, same
+from fixtures.verdicts.judge import does_not_apply, not_run
 
 pytestmark = [
     pytest.mark.weights,

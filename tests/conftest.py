@@ -23,7 +23,7 @@ def fails(request: pytest.FixtureRequest):
 
     Called as `fails(model, wound=..., also=(...), why="words of the failure's reason")`; see ward.results for the rest.
     """
-    from tests.ward import chapters, matrix, results
+    from tests.support.ward import chapters, matrix, results
 
     def check(model: str, *, also: tuple[str, ...] = (), why: str = "", **breakage) -> None:
         claims = request.node.get_closest_marker("breaks").args
@@ -42,7 +42,7 @@ def fails(request: pytest.FixtureRequest):
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """Write a small specification of three models and two chapters."""
-    from tests import small
+    from tests.support import small
 
     small.write(pytester)
     return pytester

@@ -12,7 +12,7 @@ from fixtures.command import located, main
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "conftest.py", "pytest.ini", "models.yaml", "specs", "fixtures")
-CHECKPOINT = ROOT / "fixtures/configs/facebook/opt-125m.json"
+CHECKPOINT = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
 RUN = "import sys; from transformers_spec.fixtures.command import main; sys.exit(main())"
 
 

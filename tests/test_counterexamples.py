@@ -9,13 +9,13 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from fixtures import entries
-from fixtures.matrix import ROOT, read_matrix
+from fixtures.claims.parametrize import ROOT, read_matrix
+from fixtures.published import entries_file
 
 SPECS = ROOT / "specs"
 COUNTEREXAMPLES = Path(__file__).parent / "counterexamples"
 ABOUT_ONE_MODEL = ("00", "13")  # the chapters that may name models
-FIGURES = {"paper.py"}  # the figures of the paper of chapter 0, by the names of its models
+FIGURES = {"vaswani2017.py"}  # the figures of the paper of chapter 0, by the names of its models
 LONGEST = 120
 INSTRUCTIONS = re.compile(r"\b(should|test(s|ed)? that|check(s|ed|ing)?|verif(y|ies|ied|ying))\b", re.IGNORECASE)
 IDENTITY = {"id", "model_type", "architectures"}  # what a claim could tell one model from another by
@@ -83,13 +83,13 @@ def claims_of(chapter: ast.Module) -> list[ast.FunctionDef]:
 
 def test_every_claim_has_a_counterexample():
     broken = {claim for claim, _ in breaks_marks()}
-    missing = {name: node for name, node in entries.claim_names(SPECS).items() if name not in broken}
+    missing = {name: node for name, node in entries_file.claim_names(SPECS).items() if name not in broken}
     lesson = f"{len(missing)} claims have no counterexample."
     assert not missing, _told(lesson, missing.values()) + HOW_TO.replace("{claim}", next(iter(missing)))
 
 
 def test_every_counterexample_names_claims_that_exist():
-    claims = entries.claim_names(SPECS)
+    claims = entries_file.claim_names(SPECS)
     unknown = [f"{place}: {claim}" for claim, place in breaks_marks() if claim not in claims]
     assert not unknown, _told(
         "Rename these in breaks(...), or remove the counterexample: specs/ has no such claim.", unknown
@@ -139,9 +139,11 @@ def test_no_chapter_knows_a_model():
 
 def test_the_machinery_knows_no_model():
     matrix = read_matrix(ROOT / "models.yaml")
-    types = {json.loads((entries.CONFIGS / f"{model}.json").read_bytes())["model_type"] for model in matrix.entries}
+    types = {
+        json.loads((entries_file.CONFIGS / f"{model}.json").read_bytes())["model_type"] for model in matrix.entries
+    }
     problems = []
-    for path in sorted((ROOT / "fixtures").glob("*.py")):
+    for path in sorted((ROOT / "fixtures").rglob("*.py")):
         if path.name not in FIGURES:
             found = _names_in(ast.parse(path.read_bytes()), list(matrix.entries), types)
             problems += [f"fixtures/{path.name}:{line}: {name}" for line, name in found]

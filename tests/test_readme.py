@@ -8,8 +8,8 @@ import pytest
 import transformers
 import yaml
 
-from fixtures.classes import model_types
-from fixtures.entries import claim_names, load
+from fixtures.models.model_class import model_types
+from fixtures.published.entries_file import claim_names, load
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"(<!-- (\w+): [^>]*-->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -41,7 +41,7 @@ TYPES, LISTED_FOR = 246, "5.23"  # text model types, and the transformers that h
 
 def architectures() -> str:
     """How many model types are understood without an entry, and a table of the others; a sweep keeps it true."""
-    types = yaml.safe_load((ROOT / "fixtures/model_types.yaml").read_text(encoding="utf-8"))
+    types = yaml.safe_load((ROOT / "fixtures/models/model_types.yaml").read_text(encoding="utf-8"))
     found = {name: about.get("cannot") or about.get("unread") for name, about in types.items() if about}
     others = [f"| {name} | {why} |" for name, why in sorted(found.items()) if why]
     counted = f"{TYPES - len(others)} of {TYPES} are understood (transformers {LISTED_FOR}). Not these:"

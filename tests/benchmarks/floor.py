@@ -12,10 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import transformers  # noqa: F401 - its import is a part of the floor
 
-from fixtures.matrix import ROOT, read_matrix
-from fixtures.miniature import build_miniature
-from fixtures.releases import recorded
-from fixtures.skeleton import build_skeleton
+from fixtures.claims.parametrize import ROOT, read_matrix
+from fixtures.models.miniature import build_miniature
+from fixtures.models.skeleton import build_skeleton
+from fixtures.published.release import recorded
 
 
 def run(name: str) -> None:

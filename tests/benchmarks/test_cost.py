@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from fixtures.matrix import ROOT, read_matrix
-from fixtures.releases import recorded
-from fixtures.skeleton import build_skeleton
+from fixtures.claims.parametrize import ROOT, read_matrix
+from fixtures.models.skeleton import build_skeleton
+from fixtures.published.release import recorded
 
 LARGEST = "meta-llama/Llama-3.1-405B"
 SMALL = "facebook/opt-125m"
@@ -26,7 +26,7 @@ RUNS = {
     "the whole matrix": ([], []),
     "one model": (["-k", SMALL], [SMALL]),
     "the largest model": (["-k", LARGEST], [LARGEST]),
-    "a release without an entry": ([f"--model={ROOT / 'fixtures/configs' / SMALL}.json"], [SMALL]),
+    "a release without an entry": ([f"--model={ROOT / 'fixtures/published/configs' / SMALL}.json"], [SMALL]),
 }
 
 pytestmark = pytest.mark.benchmark(group="cost", min_rounds=1)
@@ -67,7 +67,7 @@ def test_further_releases_in_one_run(benchmark, tmp_path):
         pytest.skip("The cost of whole runs is measured with --benchmark-enable.")
     names = [tmp_path / f"{number:02}.json" for number in range(max(NUMBERS))]
     for name in names:
-        name.write_bytes((ROOT / "fixtures/configs" / f"{SMALL}.json").read_bytes())
+        name.write_bytes((ROOT / "fixtures/published/configs" / f"{SMALL}.json").read_bytes())
     spent = {}
 
     def specification():

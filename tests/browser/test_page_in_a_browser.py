@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from fixtures.page.write import write
+from fixtures.report.page.write import write
 from tests.browser.records import ADDED, ENCODER, HOSTILE, LARGE, LATER, SMALL, hostile, of_one, record
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fixtures import paper
+from fixtures.published import vaswani2017
 
 BASE, BIG = "vaswani-2017/base", "vaswani-2017/big"
 
@@ -73,7 +73,7 @@ def test_a_table_of_its_own(fails, user):
 @pytest.mark.breaks("test_source_target_and_output_share_one_table")
 def test_another_vocabulary(fails, monkeypatch):
     """The paper speaks of 32,000 tokens."""
-    monkeypatch.setattr(paper, "VOCABULARY", 32_000)
+    monkeypatch.setattr(vaswani2017, "VOCABULARY", 32_000)
     fails(BASE, why="vocab 37000 != 32000")
 
 
@@ -107,7 +107,7 @@ def test_twice_the_steps(fails, monkeypatch):
 @pytest.mark.breaks("test_days_on_eight_gpus_make_the_cost_of_table_2")
 def test_sixteen_gpus(fails, monkeypatch):
     """The days told are spent on sixteen GPUs."""
-    monkeypatch.setattr(paper, "GPUS", 16)
+    monkeypatch.setattr(vaswani2017, "GPUS", 16)
     fails(BIG)
 
 
@@ -192,8 +192,8 @@ def test_attention_to_the_neighbours_alone(fails, side):
 
 
 def _tell(monkeypatch, model, **figures):
-    monkeypatch.setitem(paper.OURS, model, dataclasses.replace(paper.OURS[model], **figures))
+    monkeypatch.setitem(vaswani2017.OURS, model, dataclasses.replace(vaswani2017.OURS[model], **figures))
 
 
 def _tell_of(monkeypatch, system, **figures):
-    monkeypatch.setitem(paper.EARLIER, system, dataclasses.replace(paper.EARLIER[system], **figures))
+    monkeypatch.setitem(vaswani2017.EARLIER, system, dataclasses.replace(vaswani2017.EARLIER[system], **figures))

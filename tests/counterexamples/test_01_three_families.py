@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from fixtures.specimen import SEQ, TARGET
-from tests.wounds import mask_of, on_arguments, on_output, see
+from fixtures.models.runnable import SEQ, TARGET
+from tests.support.wounds import mask_of, on_arguments, on_output, see
 
 # ---- looking ahead
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fixtures import sentence
-from tests.ward import matrix
+from fixtures.published import tokenizer
+from tests.support.ward import matrix
 
 # ---- tokens
 
@@ -13,28 +13,28 @@ from tests.ward import matrix
 @pytest.mark.parametrize("patient", ["facebook/opt-1.3b", "google-bert/bert-base-cased"])
 def test_a_tokenizer_that_forgets_the_special_tokens(fails, patient, monkeypatch):
     """A tokenizer leaves out the tokens that its model wants around a text."""
-    build = sentence.build_tokenizer
+    build = tokenizer.build_tokenizer
 
     def forgetful(recorded):
         tokenizer = build(recorded)
         tokenizer._tokenizer.post_processor = None
         return tokenizer
 
-    monkeypatch.setattr(sentence, "build_tokenizer", forgetful)
+    monkeypatch.setattr(tokenizer, "build_tokenizer", forgetful)
     fails(patient, why="token ids: expected [batch=1, seq=1")
 
 
 @pytest.mark.breaks("test_the_sentence_becomes_its_recorded_tokens")
 def test_a_tokenizer_with_two_ids_exchanged(fails, monkeypatch):
     """A tokenizer gives as many ids as are recorded, two of them in each other's place."""
-    build = sentence.build_tokenizer
+    build = tokenizer.build_tokenizer
 
     def exchanged(recorded):
         ids = list(recorded["ids"])
         ids[1], ids[2] = ids[2], ids[1]
         return build({**recorded, "ids": ids})
 
-    monkeypatch.setattr(sentence, "build_tokenizer", exchanged)
+    monkeypatch.setattr(tokenizer, "build_tokenizer", exchanged)
     fails("facebook/opt-1.3b", why="token ids: expected [2, 133, 2119")
 
 

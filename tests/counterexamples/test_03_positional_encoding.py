@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.wounds import matching, on_arguments, on_input, on_output
+from tests.support.wounds import matching, on_arguments, on_input, on_output
 
 # ---- the scheme
 

@@ -7,9 +7,9 @@ from torch import nn
 from transformers.integrations import accelerate
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
-from fixtures.placement import DISK
+from fixtures.libraries.device_map import DISK
 
-pytest_plugins = ("tests.loaders",)
+pytest_plugins = ("tests.support.loaders",)
 
 OPT = "facebook/opt-125m"
 

@@ -10,9 +10,9 @@ import torch
 from bitsandbytes.nn import Linear8bitLt
 from transformers import PreTrainedModel
 
-from fixtures.accelerator import Accelerator
+from fixtures.libraries.accelerator import Accelerator
 
-pytest_plugins = ("tests.loaders",)
+pytest_plugins = ("tests.support.loaders",)
 
 OPT = "facebook/opt-125m"
 SMALL = {

@@ -6,10 +6,10 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.integrations import bitsandbytes as integration
 
-from fixtures.quantization import held, packs_on_its_first_pass
-from tests.ward import matrix
+from fixtures.libraries.quantization import held, packs_on_its_first_pass
+from tests.support.ward import matrix
 
-pytest_plugins = ("tests.loaders",)
+pytest_plugins = ("tests.support.loaders",)
 
 OPT, LLAMA = "facebook/opt-125m", "meta-llama/Llama-3.1-8B"
 

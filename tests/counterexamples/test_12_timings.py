@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.wounds import attend_with, matching, on_input, on_output
+from tests.support.wounds import attend_with, matching, on_input, on_output
 
 OPT, BART = "facebook/opt-125m", "facebook/bart-base"
 BERT, DISTILBERT = "google-bert/bert-base-cased", "distilbert/distilbert-base-cased"

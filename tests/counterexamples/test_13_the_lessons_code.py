@@ -6,8 +6,8 @@ import pytest
 import torch
 import transformers
 
-from fixtures import sentence
-from tests.ward import matrix
+from fixtures.published import tokenizer
+from tests.support.ward import matrix
 
 OPT, BERT = "facebook/opt-1.3b", "google-bert/bert-base-cased"
 
@@ -23,7 +23,7 @@ def test_another_models_tokenizer(fails):
 @pytest.mark.breaks("test_the_tokenizer_returns_ten_ids_and_a_mask_of_ones")
 def test_a_mask_that_hides_a_word(fails, monkeypatch):
     """The tokenizer's mask leaves out the first token."""
-    build = sentence.build_tokenizer
+    build = tokenizer.build_tokenizer
 
     def hiding(recorded):
         tokenizer = build(recorded)
@@ -35,14 +35,14 @@ def test_a_mask_that_hides_a_word(fails, monkeypatch):
 
         return tokenize
 
-    monkeypatch.setattr(sentence, "build_tokenizer", hiding)
+    monkeypatch.setattr(tokenizer, "build_tokenizer", hiding)
     fails(OPT, why="attention_mask")
 
 
 @pytest.mark.breaks("test_a_tokenizer_without_its_files_is_empty")
 def test_a_tokenizer_that_finds_its_files(fails, monkeypatch):
     """AutoTokenizer returns a tokenizer that knows the sentence."""
-    found = sentence.build_tokenizer(matrix().entries[OPT].sentence or {})
+    found = tokenizer.build_tokenizer(matrix().entries[OPT].sentence or {})
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda folder: found)
     fails(OPT, why="tokens of the sentence: expected 0, observed 10")
 

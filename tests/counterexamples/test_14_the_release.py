@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fixtures.headers import SINGLE
-from fixtures.real_weights import Loaded
-from fixtures.releases import at_path
-from fixtures.specimen import vocabulary
-from fixtures.subject import Subject
-from tests.checkpoints import publish, save_tokenizer
-from tests.ward import examine, healthy, matrix
+from fixtures.claims.model_under_test import Subject
+from fixtures.claims.real_weights import Loaded
+from fixtures.models.runnable import vocabulary
+from fixtures.published.headers import SINGLE
+from fixtures.published.release import at_path
+from tests.support.checkpoints import publish, save_tokenizer
+from tests.support.ward import examine, healthy, matrix
 
 OPT, BERT, T5 = "facebook/opt-125m", "google-bert/bert-base-cased", "google-t5/t5-small"
 SCORES = "test_every_score_is_a_number"

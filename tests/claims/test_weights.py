@@ -1,0 +1,174 @@
+"""Claims on real weights: what --weights changes, what it refuses, and what a run without it says."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fixtures.claims import real_weights
+from fixtures.claims.model_under_test import Subject
+from fixtures.claims.parametrize import ROOT, Bench
+from fixtures.claims.real_weights import Loaded, Loading
+from fixtures.published.headers import SINGLE
+from fixtures.published.release import Release, at_path
+from tests.support.checkpoints import publish
+from tests.support.ward import examine, healthy, matrix
+
+OPT, BERT, T5 = "facebook/opt-125m", "google-bert/bert-base-cased", "google-t5/t5-small"
+CLAIMS = 11  # of chapter 14
+NUMBERS = ("test_every_weight_is_a_number", "test_every_score_is_a_number")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """A folder with a small checkpoint, by the model whose miniature is in it."""
+    return {model: publish(model, tmp_path_factory.mktemp("published")) for model in (OPT, BERT, T5)}
+
+
+def loaded(folder):
+    """The subject of a folder under --weights."""
+    return Loaded(Subject(at_path(folder), matrix().traits))
+
+
+def pytest_run(*arguments):
+    """Run pytest as a user does, in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("family", [OPT, BERT, T5], ids=["decoder-only", "encoder-only", "encoder-decoder"])
+def test_every_claim_holds_on_a_sound_checkpoint(published, family):
+    found = examine(loaded(published[family]), marks="not (loading or quantization or gpu)")
+    assert {name: r["reason"] for name, r in found.items() if r["verdict"] in ("fails", "not run")} == {}
+    of_the_files = [r["verdict"] for r in found.values() if "test_14_" in r["claim"]]
+    assert of_the_files == ["holds"] * CLAIMS
+    assert len([r for r in found.values() if r["verdict"] == "holds"]) > 50
+
+
+def test_a_copy_of_a_tied_matrix_is_no_other(published, tmp_path):
+    """A head with the table's own numbers in the file is a copy: the claim on tied matrices holds."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(published[OPT] / SINGLE)
+    tensors["lm_head.weight"] = tensors["model.decoder.embed_tokens.weight"].clone()
+    (tmp_path / "config.json").write_bytes((published[OPT] / "config.json").read_bytes())
+    save_file(tensors, tmp_path / SINGLE, metadata={"format": "pt"})
+    found = examine(Subject(at_path(tmp_path), matrix().traits), chapter="14", claims="two_names")
+    assert [result["verdict"] for result in found.values()] == ["holds"], found
+
+
+def test_the_claims_run_on_the_weights_of_the_file(published):
+    """The model that a claim is given has the file's numbers, in float32."""
+    import torch
+    from safetensors.torch import load_file
+
+    subject = loaded(published[OPT])
+    weights = dict(subject.miniature.model.named_parameters())
+    file = load_file(published[OPT] / SINGLE)
+    assert {name for name, tensor in file.items() if not torch.equal(weights[name], tensor.float())} == set()
+    assert {p.dtype for p in weights.values()} == {torch.float32}
+
+
+def test_what_is_loaded_is_let_go_before_the_next(published):
+    import gc
+    import weakref
+
+    releases = {str(n): at_path(published[model]) for n, model in enumerate((OPT, BERT))}
+    bench = Loading(Bench({release.id: release for release in releases.values()}, matrix().traits))
+    first, second = (release.id for release in releases.values())
+    before = weakref.ref(bench.subject(first).miniature.model)
+    bench.subject(second)
+    gc.collect()
+    assert before() is None
+
+
+def why_not_run(subject, chapter="14"):
+    """The sentences of the claims of a chapter that did not run, none of which failed."""
+    found = examine(subject, chapter=chapter)
+    assert not [r for r in found.values() if r["verdict"] == "fails"], found
+    return {name: r["reason"] for name, r in found.items() if r["verdict"] == "not run"}
+
+
+def test_without_memory_nothing_is_loaded(published, monkeypatch):
+    monkeypatch.setattr(real_weights, "free_memory", lambda: 10**6)
+    monkeypatch.setattr(real_weights, "load", lambda *_: pytest.fail("it was loaded"))
+    said = why_not_run(loaded(published[OPT]))
+    assert set(said) == set(NUMBERS)
+    assert "GB of memory" in said[NUMBERS[0]]
+    assert "0.001 GB are free. Nothing was loaded." in said[NUMBERS[0]]
+
+
+def test_without_disk_nothing_is_downloaded(published, monkeypatch):
+    monkeypatch.setattr(Release, "away", {SINGLE: 10**9})
+    monkeypatch.setattr(real_weights, "_free_disk", lambda: 10**6)
+    monkeypatch.setattr(real_weights, "load", lambda *_: pytest.fail("it was loaded"))
+    said = why_not_run(loaded(published[OPT]))
+    assert "needs 1.0 GB of disk for its files; 0.001 GB are free" in said[NUMBERS[0]]
+
+
+def test_without_weights_asked_for_only_the_headers_are_read(published):
+    said = why_not_run(Subject(at_path(published[OPT]), matrix().traits))
+    assert said == dict.fromkeys(NUMBERS, "The weights are read with --weights.")
+
+
+def test_a_bare_config_has_no_files(published):
+    said = why_not_run(loaded(published[OPT] / "config.json"))
+    assert set(NUMBERS) < set(said)
+    assert all("the config alone is here" in sentence for sentence in said.values())
+
+
+def test_pickled_weights_are_refused(published, tmp_path):
+    (tmp_path / "config.json").write_bytes((published[OPT] / "config.json").read_bytes())
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    said = why_not_run(loaded(tmp_path))
+    assert set(NUMBERS) < set(said)
+    assert all("pytorch_model.bin: pickled, which can run any code" in sentence for sentence in said.values())
+
+
+def test_packed_numbers_are_not_loaded(published, tmp_path):
+    config = json.loads((published[OPT] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
+    (tmp_path / SINGLE).write_bytes((published[OPT] / SINGLE).read_bytes())
+    said = why_not_run(loaded(tmp_path))
+    assert all("published quantized (fp8)" in said[name] for name in NUMBERS)
+
+
+def test_a_file_that_cannot_be_read_fails_once(published, tmp_path):
+    """One claim says why, in a sentence; the others on the files did not run."""
+    (tmp_path / "config.json").write_bytes((published[OPT] / "config.json").read_bytes())
+    (tmp_path / SINGLE).write_bytes(b"no tensors here")
+    found = examine(loaded(tmp_path), chapter="14")
+    failed = {name: r["reason"] for name, r in found.items() if r["verdict"] == "fails"}
+    assert set(failed) == {"test_no_tensor_of_the_file_is_cut_off"}
+    assert "expected a safetensors file, found none" in failed["test_no_tensor_of_the_file_is_cut_off"]
+    assert {found[name]["verdict"] for name in NUMBERS} == {"not run"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--weights"], "--weights: expected a checkpoint directory or a hub id in --model, found none"),
+        (["--model={empty}"], "expected a checkpoint directory with a config.json, found an empty directory"),
+        (
+            ["--model={empty}", "--weights"],
+            "expected a checkpoint directory with a config.json, found an empty directory",
+        ),
+    ],
+    ids=["no-model", "no-config", "no-config-with-weights"],
+)
+def test_what_cannot_run_at_all_is_a_usage_error(tmp_path, arguments, said):
+    """Exit status 4 and a sentence, before anything runs."""
+    done = pytest_run(*(word.format(empty=tmp_path) for word in arguments))
+    assert done.returncode == 4
+    assert said in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_the_matrix_is_not_held_against_files_it_has_not():
+    """In a plain run the chapter has no item for it; asked for by its mark it says what is missing."""
+    chosen = ["--collect-only", "-q", "-k", "opt-125m and test_no_tensor_is_missing"]
+    assert "no tests collected" in pytest_run(*chosen).stdout
+    assert "1/" in pytest_run(*chosen, "-m", "weights").stdout
+    found = examine(healthy(OPT), chapter="14", claims="test_no_tensor_is_missing")
+    assert ["the config alone is here" in r["reason"] for r in found.values()] == [True]

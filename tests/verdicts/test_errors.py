@@ -1,0 +1,67 @@
+"""Errors told in a sentence: a release that cannot be built or read gives its reason once, and no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures.verdicts.errors import LibraryError, PlainError, library_frame
+
+ROOT = Path(__file__).parents[2]
+ODD_EXPERTS = {  # a width of experts that the grouped product of torch does not take
+    "model_type": "qwen2_moe",
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 40,
+    "moe_intermediate_size": 37,
+    "shared_expert_intermediate_size": 40,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "vocab_size": 99,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (ODD_EXPERTS, "transformers' code for qwen2_moe ends in an error: RuntimeError: "),
+        ({"model_type": "cpmant"}, "Its stream carries 42 vectors for 10 tokens: not one for each token."),
+    ],
+    ids=["refused by the library", "not to be read"],
+)
+def test_a_release_that_cannot_be_checked_says_why(tmp_path, config, said):
+    """One claim fails with the sentence, the others did not run, the model's size is told, and no code is shown."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--model={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    told = " ".join(done.stdout.split())
+    assert done.returncode == 1
+    assert f"fails: {said}" in told or f"fails: {tmp_path.name}: {said}" in told
+    assert "1 claim ran on 1 model: 0 hold, 0 depart as declared, 1 fail" in told
+    assert f"{tmp_path.name} (directory) parameters " in told
+    assert "cannot be built or read; the first claim on it says why." in told
+    for code in ("fixtures/", "raise ", "def "):
+        assert code not in done.stdout.replace("fixtures.timings.clock", "")
+
+
+def test_an_error_of_the_library_is_told_with_its_place():
+    """Where the library raised it, what it said first, and whose config it was."""
+    from transformers import AutoConfig
+
+    with pytest.raises(ValueError, match="Unrecognized") as caught:
+        AutoConfig.for_model("no such type")
+    assert library_frame(caught.value).startswith("models/auto/configuration_auto.py:")
+    told = LibraryError("org/name", "opt", caught.value)
+    assert isinstance(told, PlainError)
+    assert str(told).startswith("org/name: transformers' code for opt ends in an error: ValueError: Unrecognized")
+
+
+def test_an_error_of_our_own_is_none_of_the_library():
+    """It has no place in the library, and keeps its traceback."""
+    with pytest.raises(KeyError) as caught:
+        raise KeyError("ours")
+    assert library_frame(caught.value) == ""
