@@ -33,7 +33,7 @@ def test_the_original_transformer_is_an_encoder_decoder(facts, told):
 
 def test_its_sizes_are_those_of_table_3(skeleton, told):
     """Width, feed-forward width and heads: 512, 2048 and 8 in base, 1024, 4096 and 16 in big."""
-    for block in [block for stack in skeleton.plain.stacks for block in stack.blocks]:
+    for block in [block for stack in skeleton.trace.stacks for block in stack.blocks]:
         seen = {"d_model": block.input.shape[-1], "d_ff": block.d_ff, "heads": block.self_attention.heads}
         same("sizes", observed=seen, expected={"d_model": told.d_model, "d_ff": told.d_ff, "heads": told.heads})
         same("width of a head", observed=block.self_attention.d_head, expected=told.d_head)
@@ -41,7 +41,7 @@ def test_its_sizes_are_those_of_table_3(skeleton, told):
 
 def test_its_positions_are_sinusoids_that_are_not_trained(miniature):
     """What joins the embeddings of source and target are the sines and cosines of section 3.5, which learn nothing."""
-    run = miniature.plain
+    run = miniature.trace
     same("sequences with positions", observed=len(run.entering), expected=2)
     for _, vectors in run.entering:
         close("position vectors", observed=vectors, expected=nearest_sinusoid(vectors.reshape(-1, vectors.shape[-1])))
@@ -50,9 +50,9 @@ def test_its_positions_are_sinusoids_that_are_not_trained(miniature):
 
 def test_source_target_and_output_share_one_table(skeleton, told):
     """One table of about 37,000 rows embeds the source, embeds the target and scores the next token."""
-    source, target = skeleton.plain.embeddings
+    source, target = skeleton.trace.embeddings
     holds("the target's table is the source's", target.table is source.table)
-    holds("the output head is the source's table", weight_of(skeleton.plain.head) is source.table)
+    holds("the output head is the source's table", weight_of(skeleton.trace.head) is source.table)
     shape("table", source.table, vocab=vaswani2017.VOCABULARY, d_model=told.d_model)
 
 

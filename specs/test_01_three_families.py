@@ -21,19 +21,19 @@ def test_the_family_is_the_declared_one(facts, published):
     same("family", observed=facts["family"], expected=published.family)
 
 
-def test_a_decoder_does_not_look_ahead(writer, decoder):
+def test_a_decoder_does_not_look_ahead(generator, decoder):
     """A changed last token leaves what the decoder says at every earlier position as it was."""
-    ids = change_token(writer, -1)
-    changed = writer.run(writer.ids if writer.writes else ids["ids"], ids.get("target"))
-    moved = effects(changed.output, writer.plain.output)
+    ids = change_token(generator, -1)
+    changed = generator.run(generator.ids if generator.has_target else ids["ids"], ids.get("target"))
+    moved = effects(changed.output, generator.trace.output)
     holds("earlier positions stay", bool(moved[:-1].max() < VISIBLE), observed=moved.tolist())
 
 
-def test_a_decoder_reads_what_came_before(writer, decoder):
+def test_a_decoder_reads_what_came_before(generator, decoder):
     """The last token but one, changed, changes what the decoder says at the last position."""
-    ids = change_token(writer, -2)
-    changed = writer.run(writer.ids if writer.writes else ids["ids"], ids.get("target"))
-    moved = effects(changed.output, writer.plain.output)
+    ids = change_token(generator, -2)
+    changed = generator.run(generator.ids if generator.has_target else ids["ids"], ids.get("target"))
+    moved = effects(changed.output, generator.trace.output)
     holds("the last position moves", bool(moved[-1] > VISIBLE), observed=moved.tolist())
 
 
@@ -53,13 +53,13 @@ def test_the_source_reaches_the_target(encoder_decoder):
     """A changed source token changes every position of what the decoder says."""
     target = encoder_decoder.target(encoder_decoder.ids)
     changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target)
-    moved = effects(changed.output, encoder_decoder.plain.output)
+    moved = effects(changed.output, encoder_decoder.trace.output)
     holds("every target position moves", bool(moved.min() > VISIBLE), observed=moved.tolist())
 
 
 def test_the_source_reaches_the_target_through_cross_attention_alone(encoder_decoder):
     """With cross-attention silenced, a changed source token changes nothing the decoder says."""
-    target, blocks = encoder_decoder.target(encoder_decoder.ids), encoder_decoder.plain.stack.blocks
+    target, blocks = encoder_decoder.target(encoder_decoder.ids), encoder_decoder.trace.stack.blocks
     edits = {op: edit for block in blocks for op, edit in silence(block, cross=True).items()}
     base = encoder_decoder.run(encoder_decoder.ids, target, edits=edits).output
     changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target, edits=edits).output
@@ -69,36 +69,36 @@ def test_the_source_reaches_the_target_through_cross_attention_alone(encoder_dec
 
 def test_an_encoder_turns_a_text_into_vectors(encoder_only, skeleton, published):
     """Ten tokens become ten vectors of the model's width."""
-    shape("last hidden states", skeleton.plain.stack.streams[-1], batch=1, seq=SEQ, d_model=published.d_model)
+    shape("last hidden states", skeleton.trace.stack.streams[-1], batch=1, seq=SEQ, d_model=published.d_model)
 
 
 def test_a_decoder_scores_the_next_token(decoder_only, skeleton, published):
     """Every position gets one score for each entry of the vocabulary."""
-    shape("scores", skeleton.plain.output, batch=1, seq=SEQ, vocab=published.vocab_size)
+    shape("scores", skeleton.trace.output, batch=1, seq=SEQ, vocab=published.vocab_size)
 
 
 def test_an_encoder_decoder_scores_a_target_given_a_source(encoder_decoder, skeleton, published):
     """Each of seven target tokens gets one score for each entry of the vocabulary, whatever the source's length."""
-    shape("scores", skeleton.plain.output, batch=1, target=TARGET, vocab=published.vocab_size)
+    shape("scores", skeleton.trace.output, batch=1, target=TARGET, vocab=published.vocab_size)
 
 
 @pytest.mark.lesson("Inspecting Architecture: Decoder-only model")
 def test_a_decoder_only_model_is_one_stack_without_cross_attention(decoder_only, skeleton):
     """At full size there is one stack, and every attention compares the text with itself."""
-    same("stacks", observed=len(skeleton.plain.stacks), expected=1)
-    same("cross-attentions", observed=sum(a.cross for a in skeleton.plain.attentions), expected=0)
+    same("stacks", observed=len(skeleton.trace.stacks), expected=1)
+    same("cross-attentions", observed=sum(a.cross for a in skeleton.trace.attentions), expected=0)
 
 
 def test_an_encoder_only_model_is_one_stack_without_cross_attention(encoder_only, skeleton):
     """At full size there is one stack, and every attention compares the text with itself."""
-    same("stacks", observed=len(skeleton.plain.stacks), expected=1)
-    same("cross-attentions", observed=sum(a.cross for a in skeleton.plain.attentions), expected=0)
+    same("stacks", observed=len(skeleton.trace.stacks), expected=1)
+    same("cross-attentions", observed=sum(a.cross for a in skeleton.trace.attentions), expected=0)
 
 
 def test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source(encoder_decoder, skeleton):
     """At full size there are two stacks, and each block of the second has one cross-attention."""
-    same("stacks", observed=len(skeleton.plain.stacks), expected=2)
-    crossing = [len([a for a in block.attentions if a.cross]) for block in skeleton.plain.stack.blocks]
+    same("stacks", observed=len(skeleton.trace.stacks), expected=2)
+    crossing = [len([a for a in block.attentions if a.cross]) for block in skeleton.trace.stack.blocks]
     same("cross-attentions in each decoder block", observed=crossing, expected=[1] * len(crossing))
 
 

@@ -27,13 +27,13 @@ def test_the_sentence_becomes_its_recorded_tokens(model, tokenizer):
 
 def test_every_token_id_has_a_row(tokenizer, skeleton):
     """The table has a row for every id that the tokenizer can give."""
-    rows = skeleton.plain.embedding.table.shape[0]
+    rows = skeleton.trace.embedding.table.shape[0]
     holds("rows for every id", rows >= len(tokenizer), observed=rows, expected=f"at least {len(tokenizer)}")
 
 
 def test_the_vocabulary_has_its_published_size(skeleton, published):
     """The table has one row for each entry of the vocabulary."""
-    same("rows", observed=skeleton.plain.embedding.table.shape[0], expected=published.vocab_size)
+    same("rows", observed=skeleton.trace.embedding.table.shape[0], expected=published.vocab_size)
 
 
 @pytest.mark.lesson("Embedding Layer: Expected: [1, 10, 2048]")
@@ -46,17 +46,17 @@ def test_ten_tokens_become_ten_vectors(skeleton, published):
 @pytest.mark.lesson("GPT-3 uses 12,000 dimensions, BERT as small as 768")
 def test_the_width_is_the_published_one(skeleton, published):
     """The stream of hidden states is as wide as published: 768 for BERT, 12,288 for GPT-3."""
-    same("d_model", observed=skeleton.plain.stack.d_model, expected=published.d_model)
+    same("d_model", observed=skeleton.trace.stack.d_model, expected=published.d_model)
 
 
 def test_embeddings_are_as_wide_as_the_stream(skeleton):
     """A row of the table is as wide as the hidden states."""
-    same("d_embedding", observed=skeleton.plain.embedding.table.shape[1], expected=skeleton.plain.stack.d_model)
+    same("d_embedding", observed=skeleton.trace.embedding.table.shape[1], expected=skeleton.trace.stack.d_model)
 
 
 def test_embedding_is_a_table_look_up(embedding, miniature):
     """A token's vector is its row of the table: a one-hot vector times the table."""
-    one_hot = torch.nn.functional.one_hot(miniature.plain.inputs["input_ids"], len(embedding.table)).float()
+    one_hot = torch.nn.functional.one_hot(miniature.trace.inputs["input_ids"], len(embedding.table)).float()
     close("vectors", observed=embedding.vectors, expected=one_hot @ embedding.table)
 
 

@@ -34,8 +34,8 @@ def test_the_position_scheme_is_the_published_one(facts, published):
 @pytest.mark.lesson("Positional Embedding: Expected: [1, 10, 2048]")
 def test_every_position_has_a_vector_of_the_models_width(position_vectors, skeleton, miniature, published):
     """The look-up gives one vector for each position: [1, 10, 2048] for OPT-1.3b."""
-    vectors = positions.position_vectors(miniature, skeleton.plain)
-    shape("position vectors", vectors.shape[-2:], seq=skeleton.plain.stack.length, d_model=published.d_model)
+    vectors = positions.position_vectors(miniature, skeleton.trace)
+    shape("position vectors", vectors.shape[-2:], seq=skeleton.trace.stack.length, d_model=published.d_model)
 
 
 @pytest.mark.lesson("This is accomplished by adding positional encodings to the input embeddings")
@@ -64,7 +64,7 @@ def test_learned_positions_are_trained(learned_vectors, miniature):
 
 def test_positions_are_counted_from_the_tables_first_row(position_vectors, miniature):
     """The first token reads row 0, the tenth row 9."""
-    read = position_rows(miniature.plain, position_vectors)
+    read = position_rows(miniature.trace, position_vectors)
     if read is None:
         does_not_apply("The positions' vectors are computed for the text at hand, and stand in no table.")
     same("rows", observed=read[1], expected=list(range(len(read[1]))))
@@ -107,7 +107,7 @@ def test_relative_scores_depend_on_the_distance_alone(miniature, relative):
 @pytest.mark.lesson("it necessitates a method for considering the position of words within a sentence")
 def test_without_positions_word_order_is_lost(attention, miniature):
     """With positions neutralized, two earlier words trade places and the last row of the first attention stays."""
-    edits = without_positions(miniature.plain)
+    edits = without_positions(miniature.trace)
     base, traded = miniature.run(edits=edits), miniature.run(**swap_earlier_tokens(miniature), edits=edits)
     close("last row", observed=traded.first_attention.output[:, -1], expected=base.first_attention.output[:, -1])
 
@@ -120,7 +120,7 @@ def test_with_positions_word_order_counts(attention, miniature):
 
 def test_without_positions_an_encoder_sees_a_set(encoder, miniature):
     """With positions neutralized, shuffling an encoder's tokens shuffles its outputs, and does nothing else."""
-    edits, order = without_positions(miniature.plain), [*range(SEQ - 1, -1, -1)]
+    edits, order = without_positions(miniature.trace), [*range(SEQ - 1, -1, -1)]
     target = miniature.target(miniature.ids)
     base, shuffled = (miniature.run(ids, target, edits=edits).stacks[0].streams[-1] for ids in _both(miniature, order))
     close("outputs", observed=shuffled, expected=base[:, order])

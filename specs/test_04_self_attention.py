@@ -42,7 +42,7 @@ def test_the_projections_are_laid_out_as_published(facts, published):
 @pytest.mark.lesson("Self-Attention Output: Expected: [1, 10, 2048]")
 def test_self_attention_returns_a_vector_of_the_models_width_for_each_token(full_size_attentions, published, skeleton):
     """Ten vectors go in and ten come out, [1, 10, 2048] for OPT-1.3b, in every layer."""
-    writing = {id(block.self_attention) for block in skeleton.plain.stack.attending if skeleton.writes}
+    writing = {id(block.self_attention) for block in skeleton.trace.stack.attending if skeleton.has_target}
     for attention in full_size_attentions:
         seq = TARGET if id(attention) in writing else SEQ
         shape("output", attention.output, batch=1, seq=seq, d_model=published.d_model)
@@ -60,8 +60,8 @@ def test_the_output_is_the_weighted_sum_of_the_values(self_attentions):
 
 def test_what_is_added_to_the_scores_is_the_same_for_any_text(miniature, self_attentions):
     """Between the scaled products and the softmax stand a mask and places, nothing that depends on the words."""
-    ids = (miniature.ids.flip(-1) + 1) % len(miniature.plain.embedding.table)
-    other = miniature.run(ids, miniature.target(ids) if miniature.writes else None)
+    ids = (miniature.ids.flip(-1) + 1) % len(miniature.trace.embedding.table)
+    other = miniature.run(ids, miniature.target(ids) if miniature.has_target else None)
     for attention, again in zip(self_attentions, [a for a in other.attentions if not a.cross], strict=True):
         close("added", observed=added_to_scores(again), expected=added_to_scores(attention), tolerance=1e-4)
 

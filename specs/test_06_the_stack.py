@@ -19,34 +19,34 @@ pytestmark = pytest.mark.lesson("The Architecture")
 @pytest.mark.lesson("Inspecting Architecture: 24 stacked decoder layers")
 def test_the_model_stacks_its_published_number_of_layers(skeleton, published):
     """The stream passes through the published number of blocks: 24 for OPT-1.3b."""
-    same("layers", observed=skeleton.plain.stack.layers, expected=published.layers)
+    same("layers", observed=skeleton.trace.stack.layers, expected=published.layers)
 
 
 def test_the_encoder_stacks_its_published_number_of_layers(encoder_decoder, skeleton, published):
     """What the source passes through is the published number of blocks, too."""
-    same("encoder layers", observed=skeleton.plain.stacks[0].layers, expected=published.encoder_layers)
+    same("encoder layers", observed=skeleton.trace.stacks[0].layers, expected=published.encoder_layers)
 
 
 def test_the_published_number_of_layers_attends(skeleton, published):
     """As many blocks compute attention as published."""
-    same("attention layers", observed=len(skeleton.plain.stack.attending), expected=published.attention_layers)
+    same("attention layers", observed=len(skeleton.trace.stack.attending), expected=published.attention_layers)
 
 
 def test_every_block_attends(skeleton):
     """There is no block without attention."""
-    same("blocks that attend", observed=len(skeleton.plain.stack.attending), expected=skeleton.plain.stack.layers)
+    same("blocks that attend", observed=len(skeleton.trace.stack.attending), expected=skeleton.trace.stack.layers)
 
 
 def test_the_layers_are_alike(skeleton):
     """All blocks of a stack are of one class, with parameters of the same shapes."""
-    for stack in skeleton.plain.stacks:
+    for stack in skeleton.trace.stacks:
         same("kinds of block", observed=len(kinds_of_block(stack)), expected=1)
 
 
 def test_the_width_is_the_same_all_the_way_up(skeleton, published):
     """Before the first block and after each one the hidden states are [1, 10, d]: layers + 1 times."""
-    for stack in skeleton.plain.stacks:
-        seq = TARGET if stack is skeleton.plain.stack and skeleton.writes else SEQ
+    for stack in skeleton.trace.stacks:
+        seq = TARGET if stack is skeleton.trace.stack and skeleton.has_target else SEQ
         same("hidden states", observed=len(stack.streams), expected=stack.layers + 1)
         for stream in stack.streams:
             shape("hidden states", stream, batch=1, seq=seq, d_model=published.d_model)
@@ -54,7 +54,7 @@ def test_the_width_is_the_same_all_the_way_up(skeleton, published):
 
 def test_each_block_changes_the_stream(miniature):
     """What leaves a block is not what entered it."""
-    for stack in miniature.plain.stacks:
+    for stack in miniature.trace.stacks:
         for block in stack.blocks:
             differs("hidden states", observed=block.output, reference=block.input)
 
@@ -64,7 +64,7 @@ def test_each_sublayer_adds_to_the_stream(block, miniature):
     assert block.sublayers, "no addition to the stream was found in the block"
     edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
     emptied = miniature.run(edits=edits).stack.attending[0]
-    close("output", observed=emptied.left, expected=norms_of_an_empty_block(block, emptied.entered), tolerance=1e-4)
+    close("output", observed=emptied.leaving, expected=norms_of_an_empty_block(block, emptied.entered), tolerance=1e-4)
 
 
 def test_the_norms_stand_where_published(facts, published):
@@ -84,7 +84,7 @@ def test_the_feed_forward_network_works_on_each_position_alone(block, miniature)
 
 def test_the_feed_forward_network_has_its_published_inner_width(skeleton, published):
     """The first feed-forward network, as a rule block 0's, widens each vector from d to d_ff and brings it back."""
-    same("d_ff", observed=skeleton.plain.stack.d_ff, expected=published.d_ff)
+    same("d_ff", observed=skeleton.trace.stack.d_ff, expected=published.d_ff)
 
 
 def test_the_experts_are_as_many_as_published(experts, published):

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long
 
 
 @pytest.mark.lesson("proposal of training highly parallelized networks")
-def test_one_pass_does_what_single_steps_do(writer):
+def test_one_pass_does_what_single_steps_do(generator):
     """The scores of a pass over all tokens equal those of one token at a time, with a cache of what came before."""
-    if not keeps_cache(writer):
+    if not keeps_cache(generator):
         does_not_apply("The library's code for this model keeps no cache: it cannot go on from where it stopped.")
-    close("scores", observed=writer.plain.output, expected=stepwise(writer), tolerance=1e-4)
+    close("scores", observed=generator.trace.output, expected=stepwise(generator), tolerance=1e-4)
 
 
 @pytest.mark.lesson("long-range dependency modeling through self-attention")

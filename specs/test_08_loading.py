@@ -42,7 +42,7 @@ pytestmark = [
 def test_a_saved_model_loads_as_it_was(saved, miniature):
     """Saved with save_pretrained and loaded with from_pretrained it gives the scores that it gave."""
     again = load(saved, miniature).run().output
-    close("scores", observed=again, expected=miniature.plain.output)
+    close("scores", observed=again, expected=miniature.trace.output)
 
 
 @pytest.mark.loading
@@ -90,7 +90,7 @@ def test_a_checkpoint_in_several_files_loads_as_one(miniature, tmp_path):
     shards = shard(miniature, tmp_path)
     holds("files", len(shards) > 1, observed=len(shards), expected="more than one")
     again = load(tmp_path, miniature).run().output
-    close("scores", observed=again, expected=miniature.plain.output)
+    close("scores", observed=again, expected=miniature.trace.output)
 
 
 # ---- files that do not fit
@@ -144,7 +144,7 @@ def _some_matrix(folder, miniature):
     """The name in the file of a block's matrix, under whatever name it has there, that no other one is joined to."""
     from safetensors.torch import load_file
 
-    blocks = [block.module for stack in miniature.plain.stacks for block in stack.blocks]
+    blocks = [block.module for stack in miniature.trace.stacks for block in stack.blocks]
     own = [p for block in blocks for p in block.parameters() if p.ndim > 1]
     of_the_file = {name: tensor for name, tensor in load_file(folder / SINGLE).items() if ".0." in name}
     return max(name for name, tensor in of_the_file.items() if any(torch.equal(tensor, p) for p in own))
@@ -183,7 +183,7 @@ def test_no_block_is_split(plans, skeleton):
     """A block lies on one device with all its parameters, where its class names what is to be kept whole."""
     if not getattr(skeleton.model, "_no_split_modules", None):
         does_not_apply(f"{type(skeleton.model).__name__} names nothing to be kept whole: the library may cut anywhere.")
-    blocks = {id(block.module) for stack in skeleton.plain.stacks for block in stack.blocks}
+    blocks = {id(block.module) for stack in skeleton.trace.stacks for block in stack.blocks}
     named = {name: module for name, module in skeleton.model.named_modules() if id(module) in blocks}
     holds("blocks", bool(named), observed=len(named))
     for scene, planned in plans.items():
@@ -227,7 +227,7 @@ def test_a_model_spread_over_memory_and_disk_says_the_same(saved, miniature, tmp
     with spread(load(saved, miniature, **given)) as loaded:
         holds("parameters on the disk", on_disk(loaded.model) > 0, observed=on_disk(loaded.model), expected="some")
         same("error", observed=checkpoints.error(lambda: loaded.model(**loaded.inputs())), expected="none")
-        close("scores", observed=loaded.model(**loaded.inputs())[0], expected=miniature.plain.output)
+        close("scores", observed=loaded.model(**loaded.inputs())[0], expected=miniature.trace.output)
 
 
 # ---- in 8 bits
@@ -254,7 +254,7 @@ def test_the_offload_flag_lets_it_load(quantizer, tmp_path):
     with spread(load_quantized(quantizer.folder, quantizer.reference, settings, **more)) as loaded:
         same("in 8 bits", observed=sum(not p.is_floating_point() for p in loaded.model.parameters()), expected=0)
         same("error", observed=checkpoints.error(lambda: loaded.model(**loaded.inputs())), expected="none")
-        close("scores", observed=loaded.model(**loaded.inputs())[0], expected=quantizer.reference.plain.output)
+        close("scores", observed=loaded.model(**loaded.inputs())[0], expected=quantizer.reference.trace.output)
 
 
 def _half(quantizer):
@@ -269,7 +269,7 @@ def _half(quantizer):
 @pytest.mark.lesson("Embedding Layer and Self-Attention Output: Expected: [1, 10, 2048]")
 def test_every_shape_is_the_same_on_the_device(placed, skeleton):
     """The lesson's tokens make embeddings, hidden states and scores of the shapes that they have without memory."""
-    on, without = placed.specimen.plain, skeleton.plain
+    on, without = placed.specimen.trace, skeleton.trace
     same("embeddings", observed=list(on.embedding.vectors.shape), expected=list(without.embedding.vectors.shape))
     streams = [list(stream.shape) for stream in on.stack.streams]
     same("hidden states", observed=streams, expected=[list(stream.shape) for stream in without.stack.streams])
@@ -334,13 +334,13 @@ def test_the_device_computes_what_the_cpu_does(miniature, accelerator, facts):
 
 
 @pytest.mark.gpu
-def test_no_token_sees_a_later_one_on_the_device(writer, placed):
+def test_no_token_sees_a_later_one_on_the_device(generator, placed):
     """In bfloat16, at full size, another last token leaves all earlier scores as they were, within rounding."""
     specimen = placed.specimen
-    ids = specimen.target(specimen.ids) if specimen.writes else specimen.ids
+    ids = specimen.target(specimen.ids) if specimen.has_target else specimen.ids
     other = ids.clone()
     other[:, -1] = other[:, 0]
-    name = "decoder_input_ids" if specimen.writes else "input_ids"
+    name = "decoder_input_ids" if specimen.has_target else "input_ids"
     moved_by = (placed.scores(**{name: other}) - placed.scores()).float().abs().amax(dim=(0, 2))
     holds("the last token's scores", float(moved_by[-1]) > 0, observed=float(moved_by[-1]), expected="changed")
     earlier = float(moved_by[:-1].max() / moved_by[-1])
@@ -348,7 +348,7 @@ def test_no_token_sees_a_later_one_on_the_device(writer, placed):
 
 
 @pytest.mark.gpu
-def test_single_steps_do_what_one_pass_does_on_the_device(writer, placed):
+def test_single_steps_do_what_one_pass_does_on_the_device(generator, placed):
     """In bfloat16, at full size, reading token by token with a cache gives the scores of one pass, within rounding."""
     if not keeps_cache(placed.specimen):
         does_not_apply("The library's code for this model keeps no cache: it cannot go on from where it stopped.")
@@ -369,4 +369,4 @@ def test_a_model_spread_over_device_and_cpu_says_the_same(saved, miniature, acce
         holds("places", "cpu" in places and len(places) > 1, observed=sorted(places), expected="the device and the CPU")
         same("error", observed=checkpoints.error(lambda: loaded.model(**loaded.inputs())), expected="none")
         scores = loaded.model(**loaded.inputs())[0].cpu()
-        close("scores", observed=scores, expected=miniature.plain.output, tolerance=1e-3)
+        close("scores", observed=scores, expected=miniature.trace.output, tolerance=1e-3)

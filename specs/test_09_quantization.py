@@ -18,7 +18,7 @@ from fixtures.libraries.quantization import (
     METHODS,
     deviation,
     error,
-    first_of_attention,
+    first_attention_of_quantized,
     load,
     matrices,
     outlying_input,
@@ -68,11 +68,11 @@ def test_the_table_the_norms_and_the_head_stay(quantizer):
     """No method touches the table of tokens, the output head, or a vector such as a norm's."""
     reference = quantizer.reference
     parts = {
-        "table": [reference.plain.embedding.table],
+        "table": [reference.trace.embedding.table],
         "norms": [p for p in reference.model.parameters() if p.ndim == 1],
     }
-    if reference.plain.head is not None:
-        parts["head"] = [p for p in reference.plain.head.inputs if id(p) in reference.names]
+    if reference.trace.head is not None:
+        parts["head"] = [p for p in reference.trace.head.inputs if id(p) in reference.names]
     stay = {reference.names[id(p)] for tensors in parts.values() for p in tensors if id(p) in reference.names}
     holds("what stays", bool(stay), observed=len(stay))
     for method in METHODS:
@@ -123,7 +123,7 @@ def test_four_bits_quarter_the_blocks(large):
 
 def test_a_token_in_the_cache_takes_a_key_and_a_value_for_each_head(full_size, published):
     """In 16 bits a layer keeps 4 x d_head bytes for each head of keys and values, OPT-1.3b 196,608 a token in all."""
-    own, source = cached(full_size.skeleton.plain)
+    own, source = cached(full_size.skeleton.trace)
     if not own:
         does_not_apply("The model keeps no keys and values: it has no decoder, or the library's code for it no cache.")
     expected = 2 * 2 * published.attention_layers * published.kv_heads * published.d_head
@@ -134,7 +134,7 @@ def test_a_token_in_the_cache_takes_a_key_and_a_value_for_each_head(full_size, p
 
 def test_fewer_bits_take_less_memory(large, context):
     """Weights and a cache of --context tokens take less in 16 bits than in 32, in 8 than in 16, in 4 than in 8."""
-    cache = sum(cached(large.skeleton.plain)) * context
+    cache = sum(cached(large.skeleton.trace)) * context
     sizes = {"float32": large.weights("float32") + 2 * cache}
     sizes |= {kind: large.weights(kind) + cache for kind in ("16 bits", *METHODS)}
     cards = [f"{gigabytes(size)} ({smallest_card(size)})" for size in sizes.values()]
@@ -183,9 +183,9 @@ def _within(observed, budget, method):
 @pytest.mark.lesson("Embedding Layer and Self-Attention Output: Expected: [1, 10, 2048]")
 def test_every_shape_survives(running_eight_bits, running_four_bits, quantizer):
     """Embeddings, attention, hidden states and scores have the shapes they had, [1, 10, d_model] again."""
-    before = quantizer.reference.plain
+    before = quantizer.reference.trace
     for one in (running_eight_bits, *running_four_bits):
-        after = one.specimen.plain
+        after = one.specimen.trace
         batch, seq, d_embedding = before.embedding.vectors.shape
         shape(f"embeddings ({one.method})", after.embedding.vectors, batch=batch, seq=seq, d_embedding=d_embedding)
         for stream, same_stream in zip(before.stack.streams, after.stack.streams, strict=True):
@@ -223,8 +223,8 @@ def test_layers_as_wide_as_published_hold_what_was_counted(full_width):
 def test_layers_as_wide_as_published_keep_their_shapes(full_width, published):
     """Quantized, OPT-1.3b's embeddings, attention and hidden states are [1, 10, 2048] again."""
     for one in full_width:
-        run = one.specimen.plain
-        attention = first_of_attention(one)
+        run = one.specimen.trace
+        attention = first_attention_of_quantized(one)
         for what, tensor in {"embeddings": run.embedding.vectors, "attention": attention}.items():
             shape(f"{what} ({one.method})", tensor, batch=1, seq=SEQ, d_model=published.d_model)
         for stream in run.stack.streams:
@@ -267,8 +267,8 @@ def test_a_quantized_model_saves_and_loads(quantizer, running_eight_bits, runnin
         fresh = quantized(quantizer.folder, quantizer.reference, one.method)
         checkpoints.save(fresh.specimen, tmp_path / one.method)
         again = load(tmp_path / one.method, quantizer.reference, None)
-        expected = one.specimen.plain.output
-        close(f"scores ({one.method})", observed=again.plain.output, expected=expected, tolerance=1e-3)
+        expected = one.specimen.trace.output
+        close(f"scores ({one.method})", observed=again.trace.output, expected=expected, tolerance=1e-3)
 
 
 def test_a_four_bit_model_that_has_run_saves_what_it_holds(quantizer, running_four_bits, tmp_path):
@@ -279,9 +279,9 @@ def test_a_four_bit_model_that_has_run_saves_what_it_holds(quantizer, running_fo
         )
     for one in (one for one in running_four_bits if one.method == "nf4"):
         ran = quantized(quantizer.folder, quantizer.reference, one.method)
-        expected = ran.specimen.plain.output.clone()
+        expected = ran.specimen.trace.output.clone()
         checkpoints.save(ran.specimen, tmp_path)
-        off = error(load(tmp_path, quantizer.reference, None).plain.output, expected)
+        off = error(load(tmp_path, quantizer.reference, None).trace.output, expected)
         holds("squared error of the scores", off < 1e-3, observed=off, expected="below 0.001")
 
 

@@ -22,18 +22,18 @@ pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long
 def test_all_work_is_weights_with_tokens_and_in_attention_tokens_with_tokens(attending):
     """What torch counts in a pass are the products of the weights and those inside attention, and nothing else."""
     counted = flops.as_torch_counts(lambda: attending.model(**attending.inputs()))
-    weights, attention = flops.of_pass(attending.plain).with_weights, flops.inside_attention(attending.plain)
+    weights, attention = flops.of_pass(attending.trace).with_weights, flops.inside_attention(attending.trace)
     same("operations", observed=counted, expected=weights + attention)
 
 
 def test_twice_the_tokens_are_four_times_the_scores_and_twice_all_else(transformer):
     """Twice the tokens cost attention's products four times as much, projections and feed-forward networks twice."""
-    ids = some_ids(transformer.plain.embedding.table.shape[0], seq=2 * SEQ)
-    longer = transformer.run(ids, ids[:, : 2 * TARGET] if transformer.writes else None)
-    for long, short in zip(longer.attentions, transformer.plain.attentions, strict=True):
+    ids = some_ids(transformer.trace.embedding.table.shape[0], seq=2 * SEQ)
+    longer = transformer.run(ids, ids[:, : 2 * TARGET] if transformer.has_target else None)
+    for long, short in zip(longer.attentions, transformer.trace.attentions, strict=True):
         same("scores", observed=flops.of_attention(long), expected=4 * flops.of_attention(short))
         same("projections", observed=flops.of_projections(long), expected=2 * flops.of_projections(short))
-    for long, short in zip(longer.stack.attending, transformer.plain.stack.attending, strict=True):
+    for long, short in zip(longer.stack.attending, transformer.trace.stack.attending, strict=True):
         same(
             "feed-forward network",
             observed=sum(map(flops.flop, long.feed_forward)),
@@ -45,11 +45,11 @@ def test_a_step_with_a_cache_costs_what_one_token_costs(decoder_only, attending)
     """Its weights' work is a tenth of that of a pass over ten tokens, and its scores are no more than one row."""
     if not keeps_cache(decoder_only):
         does_not_apply("The library's code for this model keeps no cache: every step reads the whole text again.")
-    if projection_layout(decoder_only.plain.first_attention) == "latent":
+    if projection_layout(decoder_only.trace.first_attention) == "latent":
         does_not_apply("Keys and values are unpacked from latent vectors; a step may unpack those of all tokens again.")
     first = decoder_only.run(decoder_only.ids[:, :-1], use_cache=True).result.past_key_values
     step = flops.of_pass(decoder_only.run(decoder_only.ids[:, -1:], past_key_values=first, use_cache=True))
-    whole = flops.of_pass(decoder_only.plain)
+    whole = flops.of_pass(decoder_only.trace)
     same("the weights' work", observed=SEQ * step.with_weights, expected=whole.with_weights)
     row = whole.with_tokens // SEQ
     holds("scores", 0 < step.with_tokens <= row, observed=step.with_tokens, expected=f"{row} at most")

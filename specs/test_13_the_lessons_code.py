@@ -73,10 +73,10 @@ def test_a_quantization_config_loads_in_8bit(checkpoint, miniature):
     OPT = AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=config, device_map="auto")
     quantized = [name.split(".")[-1] for name, m in OPT.named_modules() if type(m).__name__ == "Linear8bitLt"]
     one_layer = ["k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2"]
-    same("8-bit modules", observed=quantized, expected=one_layer * miniature.plain.stack.layers)
+    same("8-bit modules", observed=quantized, expected=one_layer * miniature.trace.stack.layers)
     with torch.no_grad():
         shape(
-            "scores", OPT(miniature.ids.to(OPT.device)).logits, batch=1, seq=SEQ, vocab=miniature.plain.output.shape[-1]
+            "scores", OPT(miniature.ids.to(OPT.device)).logits, batch=1, seq=SEQ, vocab=miniature.trace.output.shape[-1]
         )
 
 
@@ -90,7 +90,7 @@ def test_device_map_auto_places_the_whole_model(checkpoint, miniature):
     same("devices", observed=sorted({p.device.type for p in OPT.parameters()}), expected=[device])
     with torch.no_grad():
         scores = OPT(miniature.ids.to(device)).logits
-    close("scores", observed=scores, expected=miniature.plain.output, tolerance=1e-3)
+    close("scores", observed=scores, expected=miniature.trace.output, tolerance=1e-3)
 
 
 @pytest.mark.lesson("Loading the Model: AutoModelForCausalLM.from_pretrained")
@@ -157,7 +157,7 @@ def test_the_second_value_is_the_weights_under_eager_alone(miniature):
         "second value under eager",
         weights["eager"],
         batch=1,
-        heads=miniature.plain.first_attention.heads,
+        heads=miniature.trace.first_attention.heads,
         target=SEQ,
         source=SEQ,
     )
@@ -178,13 +178,13 @@ def test_the_bare_call_is_not_what_the_model_computes(miniature):
     """Today as then: the model normalizes the sum before its attention reads it, and the lesson's call does not."""
     for how in ("sdpa", "eager"):
         bare = _bare_call(miniature, how)[0]
-        differs(f"hidden_states under {how}", observed=bare, reference=miniature.plain.first_attention.output, by=0.01)
+        differs(f"hidden_states under {how}", observed=bare, reference=miniature.trace.first_attention.output, by=0.01)
 
 
 def test_the_norm_first_gives_what_the_model_computes(miniature):
     """Today: under sdpa, self_attn(self_attn_layer_norm(embed_position_input))[0] is the model's own attention."""
     hidden_states = _bare_call(miniature, "sdpa", normed=True)[0]
-    close("hidden_states", observed=hidden_states, expected=miniature.plain.first_attention.output)
+    close("hidden_states", observed=hidden_states, expected=miniature.trace.first_attention.output)
 
 
 @pytest.mark.lesson("Self-Attention Mechanism: learned attention scores between words")
@@ -197,7 +197,7 @@ def test_attention_weights_have_to_be_asked_of_eager(checkpoint, miniature):
         OPT = AutoModelForCausalLM.from_pretrained(checkpoint, **how)
         with torch.no_grad():
             seen[how.get("attn_implementation", "default")] = len(OPT(miniature.ids, output_attentions=True).attentions)
-    same("layers with weights", observed=seen, expected={"default": 0, "eager": miniature.plain.stack.layers})
+    same("layers with weights", observed=seen, expected={"default": 0, "eager": miniature.trace.stack.layers})
 
 
 @BERT

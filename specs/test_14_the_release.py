@@ -63,7 +63,7 @@ def test_every_tensor_has_the_type_of_the_config(release, fit, headers, skeleton
 
 def test_every_layer_is_in_the_file(fit, headers, skeleton):
     """As many layers have tensors in the files as there are blocks in the architecture."""
-    modules = [block.module for stack in skeleton.plain.stacks for block in stack.blocks]
+    modules = [block.module for stack in skeleton.trace.stacks for block in stack.blocks]
     blocks = {skeleton.module_names[id(module)] for module in modules if id(module) in skeleton.module_names}
     if not blocks:
         does_not_apply("Its layers are no modules of their own, so that no name in the files tells them apart.")
@@ -130,6 +130,6 @@ def test_every_weight_is_a_number(checkpoint):
 
 def test_every_score_is_a_number(checkpoint):
     """One pass over ten tokens gives no score that is infinite or NaN."""
-    output = checkpoint.plain.output
+    output = checkpoint.trace.output
     holds("scores", output.numel() > 0, observed=list(output.shape), expected="at least one")
     same("not finite", observed=int((~output.isfinite()).sum()), expected=0)

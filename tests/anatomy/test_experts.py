@@ -56,7 +56,7 @@ def test_experts_are_counted(kind, tmp_path):
     expected = {"experts": 6, "experts_active": active, "d_expert": width, "d_ff": width}
     assert {name: subject.facts[name] for name in expected} == expected
     resting = parameters * (6 - active) * layers
-    looked_up = 0 if subject.facts["tied_embeddings"] else subject.skeleton.plain.embedding.table.numel()
+    looked_up = 0 if subject.facts["tied_embeddings"] else subject.skeleton.trace.embedding.table.numel()
     assert active_parameters(subject.skeleton) == subject.skeleton.parameters - resting - looked_up
 
 

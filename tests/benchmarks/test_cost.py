@@ -105,7 +105,7 @@ def test_a_full_size_skeleton_beside_its_bare_model(benchmark):
 
     def read() -> None:
         began = time.process_time()
-        _ = build_skeleton(config).plain.stacks
+        _ = build_skeleton(config).trace.stacks
         spent.append(time.process_time() - began)
 
     benchmark.pedantic(read, rounds=3)

@@ -28,14 +28,14 @@ def test_the_library_replaces_at_full_size_what_it_replaces_in_the_miniature(nam
 def test_a_wide_miniature_has_whole_blocks():
     """Feed-forward layers of 3.25 times the width need twice the width that those of 3.5 times do."""
     widths = {
-        model: build_wide(healthy(model).release.config, kinds_of=healthy(model).skeleton.model).plain.stack.d_model
+        model: build_wide(healthy(model).release.config, kinds_of=healthy(model).skeleton.model).trace.stack.d_model
         for model in ("meta-llama/Llama-3.1-8B", "meta-llama/Llama-3.1-405B")
     }
     assert widths == {"meta-llama/Llama-3.1-8B": 128, "meta-llama/Llama-3.1-405B": 256}
 
 
 def test_an_encoder_caches_nothing():
-    assert cached(healthy("google-bert/bert-base-cased").skeleton.plain) == (0.0, 0.0)
+    assert cached(healthy("google-bert/bert-base-cased").skeleton.trace) == (0.0, 0.0)
 
 
 def test_cards():

@@ -30,7 +30,7 @@ def laid_out(run):
 def test_known_answers_are_those_of_torch(name):
     """A pass that asks torch each time has the same operations and layouts, the second pass with all answers known."""
     skeleton = build_skeleton(recorded(matrix().entries[name]).config)
-    known = laid_out(skeleton.plain), laid_out(skeleton.run())
+    known = laid_out(skeleton.trace), laid_out(skeleton.run())
     with torch.device("meta"):
         skeleton.answer = None
         asked = laid_out(skeleton.run())
@@ -112,7 +112,7 @@ def test_the_parts_of_a_skeleton_are_those_of_the_model_that_ran():
 
     skeleton = build_skeleton(NystromformerConfig(architectures=["NystromformerForMaskedLM"]))
     before = skeleton.model
-    blocks = [block.module for stack in skeleton.plain.stacks for block in stack.blocks]
+    blocks = [block.module for stack in skeleton.trace.stacks for block in stack.blocks]
     assert skeleton.model is not before
     names = [skeleton.module_names[id(block)] for block in blocks]
     assert names == [f"nystromformer.encoder.layer.{number}" for number in range(12)]

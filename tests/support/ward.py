@@ -19,7 +19,7 @@ from torch import nn
 
 from fixtures.claims.model_under_test import Subject
 from fixtures.claims.parametrize import ROOT, Bench, install, read_matrix
-from fixtures.models.runnable import Specimen
+from fixtures.models.runnable import Runnable
 from fixtures.published import entries_file, entry
 from fixtures.published.entry import Entry
 from fixtures.published.release import recorded
@@ -66,7 +66,7 @@ class Patient(Subject):
             setattr(self.release.config, name, value)
 
     @cached_property
-    def skeleton(self) -> Specimen:
+    def skeleton(self) -> Runnable:
         """The full-size model, wounded."""
         if self._config is None and self._wound_skeleton is None:
             return self._sound(lambda: healthy(self.id).skeleton)
@@ -75,7 +75,7 @@ class Patient(Subject):
         return _wounded(skeleton, self._wound_skeleton)
 
     @cached_property
-    def miniature(self) -> Specimen:
+    def miniature(self) -> Runnable:
         """The small model, wounded."""
         if self._config is None and self._wound is None:
             return self._sound(lambda: healthy(self.id).miniature)
@@ -89,10 +89,10 @@ class Patient(Subject):
         return super().facts
 
 
-def _wounded(specimen: Specimen, wound: Wound | None) -> Specimen:
+def _wounded(specimen: Runnable, wound: Wound | None) -> Runnable:
     if wound is not None:
         wound(specimen.model)
-        for name, kept in vars(Specimen).items():  # what was seen of it before counts no more
+        for name, kept in vars(Runnable).items():  # what was seen of it before counts no more
             if isinstance(kept, cached_property):
                 vars(specimen).pop(name, None)
     return specimen

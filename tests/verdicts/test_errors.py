@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.verdicts.errors import LibraryError, PlainError, library_frame
+from fixtures.verdicts.errors import LibraryError, SentenceError, library_frame
 
 ROOT = Path(__file__).parents[2]
 ODD_EXPERTS = {  # a width of experts that the grouped product of torch does not take
@@ -56,7 +56,7 @@ def test_an_error_of_the_library_is_told_with_its_place():
         AutoConfig.for_model("no such type")
     assert library_frame(caught.value).startswith("models/auto/configuration_auto.py:")
     told = LibraryError("org/name", "opt", caught.value)
-    assert isinstance(told, PlainError)
+    assert isinstance(told, SentenceError)
     assert str(told).startswith("org/name: transformers' code for opt ends in an error: ValueError: Unrecognized")
 
 

@@ -164,7 +164,7 @@ def test_what_is_kept_is_small_json():
     """Any value becomes a few lines of JSON, whatever it is."""
     value = {"size": torch.Size([1, 2]), "big": range(1000), "weights": torch.ones(500, 500), "set": {2, 1},
              "nan": math.nan, "text": "x" * 5000, "dtype": torch.float32, 3: None}  # fmt: skip
-    kept = evidence.plain(value)
+    kept = evidence.as_json(value)
     assert len(json.dumps(kept, allow_nan=False)) < 1500
     assert kept["weights"] == {"shape": [500, 500], "dtype": "torch.float32"}
     assert kept["set"] == [1, 2]
