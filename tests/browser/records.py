@@ -43,7 +43,11 @@ def pictures(scheme: str = "learned") -> dict[str, Any]:
         "tree": {"name": "", "class": "Model", "parameters": 3104, "children": [
             {"name": "layers", "class": "ModuleList", "parameters": 2304, "children": [
                 {"name": "0-2", "class": "Block", "parameters": 768, "times": 3, "shapes": {"weight": [8, 8]}}]}]},
-        "parameters": {"parts": {"token table": 800, "attention": 768, "feed-forward": 1536}, "matrices": 2304},
+        "parameters": {"parts": {"token table": 800, "attention": 768, "feed-forward": 1536}, "bytes": {
+            "32 bits": {"token table": 3200, "attention": 3072, "feed-forward": 6144},
+            "16 bits": {"token table": 1600, "attention": 1536, "feed-forward": 3072},
+            "8 bits": {"token table": 1600, "attention": 768, "feed-forward": 1536},
+            "4 bits": {"token table": 1600, "attention": 384, "feed-forward": 768}}},
         "attention": {"source": ["The", "quick", "fox"], "target": ["The", "quick", "fox"], "layers": [3], "maps": [
             {"stack": "decoder", "layer": 0, "cross": False, "heads": 2, "kv_heads": 1, "weights": [
                 [[1000, 0, 0], [400, 600, 0], [200, 300, 500]], [[1000, 0, 0], [500, 500, 0], [100, 100, 800]]]}]},

@@ -65,7 +65,7 @@ def test_every_claim_stands_in_its_chapter_with_its_words_and_code():
 def test_the_page_counts_what_holds():
     """Its first sentence says how many claims hold everywhere, and how many do not."""
     seen = re.sub(r"\s+", " ", Elements(page(View(record()))).text)
-    assert re.search(r"1 of the lesson.s 4 claims hold for every one of 3 models", seen)
+    assert re.search(r"Of 4 claims that were run, 1 hold for every one of 3 models", seen)
     assert "1 claim fails." in seen
     assert "6 hold" in seen
     assert "1 departs" in seen

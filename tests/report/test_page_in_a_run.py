@@ -66,7 +66,12 @@ def test_a_run_leaves_its_page(suite, options):
     assert "The page: out/index.html" in done.stdout
     seen = read_record(suite.path / "out")
     assert seen["chapters"] == [
-        {"id": "specs/test_03_positions.py", "title": "Positions", "text": "Where a word stands.\n\nIt has to be told."}
+        {
+            "id": "specs/test_03_positions.py",
+            "title": "Positions",
+            "text": "Where a word stands.\n\nIt has to be told.",
+            "claims": 1,
+        }
     ]
     (claim,) = seen["claims"]
     assert claim["code"].startswith('@pytest.mark.parametrize("model"')

@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.claims.model_under_test import Subject
 from fixtures.claims.parametrize import ROOT, read_matrix
+from fixtures.libraries.quantization import FullSize
 from fixtures.published.release import recorded
 from fixtures.report import pictures
 from fixtures.report.pictures import MOST_ATTENTIONS
@@ -37,11 +38,13 @@ def test_pictures_are_small_json_without_trouble(subject, name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_is_in_one_part(subject, name):
-    """The parts add up to the model at full size, and its matrices are no more than its parts that hold matrices."""
-    seen = pictures.parameters(subject(name).skeleton)
-    assert sum(seen["parts"].values()) == subject(name).skeleton.parameters
-    inside = sum(seen["parts"].get(part, 0) for part in ("attention", "feed-forward", "experts", "mixer"))
-    assert 0.99 * inside < seen["matrices"] <= 1.01 * inside
+    """The parts add up to the model at full size, and their bytes to those that chapter 9 counts."""
+    model = subject(name)
+    found = pictures.parameters(model)
+    assert sum(found["parts"].values()) == model.skeleton.parameters
+    full = FullSize(model.skeleton, model.miniature)
+    held = {bits: sum(parts.values()) for bits, parts in found["bytes"].items()}
+    assert held == {bits: full.weights(kind) for bits, kind in pictures.KINDS.items()}
 
 
 def test_the_architecture_is_that_of_the_running_model(subject):
@@ -60,7 +63,7 @@ def test_the_architecture_is_that_of_the_running_model(subject):
 
 def test_experts_are_counted_apart(subject):
     """Of a mixture of experts most parameters are in the experts."""
-    seen = pictures.parameters(subject("mistralai/Mixtral-8x7B-v0.1").skeleton)
+    seen = pictures.parameters(subject("mistralai/Mixtral-8x7B-v0.1"))
     assert seen["parts"]["experts"] > 0.9 * sum(seen["parts"].values())
     block = pictures.architecture(subject("mistralai/Mixtral-8x7B-v0.1"))["stacks"][0]["runs"][0]
     assert block["experts"][:2] == [8, 2]
