@@ -18,12 +18,11 @@ def pytest_generate_tests(metafunc):
 def model(request):
     return request.param
 
-def departure(item):
+def pytest_expected_departure(item):
     return DECLARED(item)
 
-def pytest_configure(config):
-    config.stash[verdicts.DEPARTURES] = departure
-    config.stash[verdicts.FACTS] = FACTS
+def pytest_observed_facts(model):
+    return FACTS(model)
 
 FACTS = lambda model: None
 DECLARED = lambda item: None
