@@ -46,3 +46,19 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
 
     small.write(pytester)
     return pytester
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory):
+    """The wheel of the project."""
+    from tests.support.package import build
+
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel, tmp_path_factory: pytest.TempPathFactory):
+    """Run a program, `installed("python", *words, at=folder)`, of an environment with the wheel in it."""
+    from tests.support.package import Environment
+
+    return Environment(tmp_path_factory.mktemp("installed"), wheel)

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -11,40 +10,15 @@ import pytest
 from fixtures.command import located, main
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("pyproject.toml", "README.md", "LICENSE", "conftest.py", "pytest.ini", "models.yaml", "specs", "fixtures")
 CHECKPOINT = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
-RUN = "import sys; from transformers_spec.fixtures.command import main; sys.exit(main())"
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy: building leaves folders behind."""
-    pytest.importorskip("setuptools", minversion="77", reason="setuptools builds the wheel")
-    copy, folder = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, copy / part, ignore=shutil.ignore_patterns("__pycache__", "*.rej", "*.orig"))
-        else:
-            shutil.copyfile(source, copy / part)
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*pip, "--wheel-dir", folder, copy], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (built,) = folder.glob("*.whl")
-    return built
-
-
-@pytest.fixture(scope="module")
-def command(wheel, tmp_path_factory):
-    """Install the wheel into an empty folder, and run its command in a directory that has nothing of the project."""
-    folder = tmp_path_factory.mktemp("installed")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", folder, wheel]
-    subprocess.run(pip, check=True)
-    start = f"import sys; sys.path.insert(0, {str(folder)!r}); {RUN}"
+@pytest.fixture
+def command(installed):
+    """Run the installed command in a directory that has nothing of the project."""
 
     def run(*words: str, at: Path) -> subprocess.CompletedProcess[str]:
-        words = (sys.executable, "-P", "-c", start, *words)
-        return subprocess.run(words, cwd=at, capture_output=True, text=True, check=False)
+        return installed("transformers-spec", *words, at=at)
 
     return run
 
@@ -56,18 +30,19 @@ def elsewhere(tmp_path):
     shutil.copyfile(CHECKPOINT, tmp_path / "a model/config.json")
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --unheard-of\n")
     (tmp_path / "conftest.py").write_text("raise RuntimeError('the conftest of somebody else')\n")
+    (tmp_path / "fixtures.py").write_text("raise RuntimeError('the fixtures of somebody else')\n")
     return tmp_path
 
 
 def test_the_wheel_has_every_file_that_a_run_reads(wheel):
     """What lies in specs/ and fixtures/, code and data, lies in the package as well, and the console script."""
-    names = {name.removeprefix("transformers_spec/") for name in zipfile.ZipFile(wheel).namelist()}
+    names = {name.removeprefix("transformers_spec/suite/") for name in zipfile.ZipFile(wheel).namelist()}
     parts = [ROOT / "specs", ROOT / "fixtures"]
     here = {path.relative_to(ROOT).as_posix() for part in parts for path in part.rglob("*") if path.is_file()}
     kept = {name for name in here if "__pycache__" not in name and not name.endswith((".rej", ".orig"))}
     assert kept | {"conftest.py", "pytest.ini", "models.yaml"} <= names
     scripts = next(name for name in names if name.endswith("entry_points.txt"))
-    assert b"transformers-spec = transformers_spec.fixtures.command:main" in zipfile.ZipFile(wheel).read(scripts)
+    assert b"transformers-spec = transformers_spec.run:command" in zipfile.ZipFile(wheel).read(scripts)
 
 
 def test_it_checks_a_directory_from_anywhere(command, elsewhere):
@@ -81,10 +56,18 @@ def test_it_checks_a_directory_from_anywhere(command, elsewhere):
 
 def test_it_checks_releases_in_parallel(command, elsewhere):
     """Workers are wired as the process is that started them."""
-    pytest.importorskip("xdist")
     done = command("a model", "-n", "2", "-k", "test_04", at=elsewhere)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 workers" in done.stdout
+
+
+def test_what_the_project_around_tells_pytest_is_not_heard(command, elsewhere, monkeypatch):
+    """Options and plugins that the environment has for another project's tests have no say."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--unheard-of")
+    monkeypatch.setenv("PYTEST_PLUGINS", "not_there")
+    monkeypatch.setenv("PYTHONPATH", str(elsewhere))
+    done = command("a model", "-k", "test_04", at=elsewhere)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_its_exit_status_is_pytests(command, elsewhere):

@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from fixtures.models.build import from_config, own_config
 from fixtures.models.config_fields import parts
 from fixtures.models.layer_kinds import kinds, lost_kinds, skeleton
-from fixtures.models.model_class import class_name, fitting, model_class, model_types
+from fixtures.models.model_class import class_name, model_class, model_types
 from fixtures.models.model_types import corrections, extra_inputs, needs
 from fixtures.models.shrink import completed, shrink
 
@@ -49,7 +50,7 @@ def default(model_type, **fields):
 def built(config):
     cls = model_class(config)
     torch.manual_seed(0)
-    return cls._from_config(copy.deepcopy(fitting(cls, config)), attn_implementation="eager").eval()
+    return from_config(cls, own_config(cls, config))
 
 
 def full_size(config):

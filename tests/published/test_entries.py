@@ -1,5 +1,6 @@
 """The matrix is read strictly: every mistake in models.yaml is named by its line, all at once, before anything runs."""
 
+import ast
 import json
 import re
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from fixtures.models.model_types import corrections
 from fixtures.published import entries_file, entry
+from fixtures.published.about import claims_about
 from fixtures.published.entries_file import EntriesError, claim_names, load
 from fixtures.published.entry import departures
 
@@ -261,6 +264,68 @@ def test_two_claims_of_one_name_and_a_broken_chapter_are_refused(tmp_path):
         "specs/test_02_b.py:2: test_one",
         "specs/test_03_c.py:1: chapter",
     ]
+
+
+def test_which_models_a_claim_speaks_of_is_read_as_pytest_reads_it(tmp_path):
+    (tmp_path / "test_01_a.py").write_text(
+        "import pytest\n"
+        "TWO = pytest.mark.about('org/two')\n"
+        "pytestmark = [pytest.mark.lesson('x'), pytest.mark.about('org/one', 'org/two')]\n"
+        "def test_of_the_chapter(): ...\n"
+        "@pytest.mark.gpu\n@TWO\ndef test_of_one(): ...\n"
+        "class TestAll:\n    @pytest.mark.about('org/three')\n    def test_inside(self): ...\n"
+    )
+    (tmp_path / "test_02_b.py").write_text("def test_of_all(): ...\n")
+    assert claims_about(tmp_path) == {
+        "test_of_the_chapter": ("org/one", "org/two"),
+        "test_of_one": ("org/two",),
+        "test_inside": ("org/three",),
+    }
+    assert {model for models in claims_about(ROOT / "specs").values() for model in models} <= (
+        load(ROOT / "models.yaml").entries.keys()
+    )
+
+
+def test_a_departure_from_a_claim_about_others_is_refused(tmp_path):
+    path = tmp_path / "models.yaml"
+    own = '    traits: [sink]\n    departs: {test_rows_sum_to_one: "Its sink is learned."}'
+    path.write_text(GOOD.replace("    traits: [sink]", own))
+    claim, model = next((claim, one.id) for one in load(path).entries.values() for claim in one.departs)
+    assert load(path, about={claim: (model,)})
+    with pytest.raises(EntriesError) as caught:
+        load(path, about={claim: ("org/other",)})
+    (problem,) = caught.value.problems
+    assert f"{model}.departs.{claim}: expected a claim about this model, found one that speaks of org/other" in problem
+
+
+def _observed_traits(module: str) -> set[str]:
+    """The names under which a module's observers say what they saw: keys of mappings, and sets that are returned."""
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Dict):
+            names |= {key.value for key in node.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+        elif isinstance(node, ast.Return):
+            ways = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
+            names |= {ast.literal_eval(item) for way in ways if isinstance(way, ast.Set) for item in way.elts}
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "seen":
+            names.add(ast.literal_eval(node.slice))
+    return names
+
+
+def test_what_is_observed_is_declared_and_what_is_declared_can_be_had():
+    """A trait has two halves, its observer and its departures: a name that only one of them has would say nothing."""
+    matrix = load(ROOT / "models.yaml")
+    observed = _observed_traits("fixtures/behaviour/traits.py") | _observed_traits("fixtures/libraries/traits.py")
+    assert observed - matrix.traits.keys() == set()
+    named = {name for one in matrix.entries.values() for name in one.traits}
+    assert {name for name, trait in matrix.traits.items() if not trait.when} - observed - named == set()
+
+
+def test_what_model_types_depart_from_are_claims():
+    claims = claim_names(ROOT / "specs")
+    named = {claim for about in corrections().values() for claim in about.get("departs", {})}
+    assert named
+    assert named - claims.keys() == set()
 
 
 def test_importing_entries_imports_nothing_heavy():

@@ -198,3 +198,14 @@ def test_directory_is_named(suite):
     run = suite.runpytest_inprocess(*arguments("--resume"))
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: --resume: expected the directory*--report=DIR*"])
+
+
+def test_the_device_is_settled_before_it_is_compared(suite, monkeypatch):
+    """The accelerator that -m gpu found is that of the run to go on from, whatever order the plugins are listed in."""
+    monkeypatch.setattr("fixtures.claims.selection._accelerator", lambda: "cuda")
+    words = ("-p", "fixtures.claims.selection", *arguments("--report", "out", "-m", "gpu"))
+    suite.runpytest_inprocess(*words)
+    assert report(suite)["suite"]["device"] == "cuda"
+    run = suite.runpytest_inprocess(*words, "--resume")
+    assert not run.errlines
+    assert len(results(suite)) == 3

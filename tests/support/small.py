@@ -24,11 +24,12 @@ def pytest_generate_tests(metafunc):
 def model(request):
     return request.param
 
-def pytest_configure(config):
-    departs = verdicts.Departure("nothing is added")
-    config.stash[verdicts.DEPARTURES] = lambda item: (
-        departs if item.originalname == "test_departs" and verdicts.model_of(item) == "org/large" else None)
-    config.stash[verdicts.FACTS] = lambda model: {"origin": "matrix", "facts": {"d_model": len(model)}}
+def pytest_expected_departure(item):
+    if item.originalname == "test_departs" and verdicts.model_of(item) == "org/large":
+        return verdicts.Departure("nothing is added")
+
+def pytest_observed_facts(model):
+    return verdicts.Observed("matrix", {"d_model": len(model)})
 """
 FIRST = '''
 """Tokens: the ids of a sentence."""

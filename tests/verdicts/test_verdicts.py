@@ -18,12 +18,11 @@ def pytest_generate_tests(metafunc):
 def model(request):
     return request.param
 
-def departure(item):
+def pytest_expected_departure(item):
     return DECLARED(item)
 
-def pytest_configure(config):
-    config.stash[verdicts.DEPARTURES] = departure
-    config.stash[verdicts.FACTS] = FACTS
+def pytest_observed_facts(model):
+    return FACTS(model)
 
 FACTS = lambda model: None
 DECLARED = lambda item: None
@@ -81,6 +80,18 @@ def test_declared_and_seen_departs(judge):
     assert run.ret == 0
 
 
+def test_what_departs_is_pytests_own_xfail(judge):
+    """The reason stands in -rx, the contradiction in --xfail-tb, and --runxfail excuses nothing."""
+    differs = claim("same('layers', observed=11, expected=12)")
+    _, run = judge(differs, "-rx", departs=ROTARY)
+    run.stdout.fnmatch_lines(["XFAIL test_04_fake.py::test_fake?org/one? - positions are rotary"])
+    run.stdout.no_fnmatch_line("*Contradiction: layers*")
+    _, run = judge(differs, "-rx", "--xfail-tb", departs=ROTARY)
+    run.stdout.fnmatch_lines(["*Contradiction: layers: expected 12, observed 11"])
+    result, run = judge(differs, "--runxfail", departs=ROTARY)
+    assert (result["verdict"], run.ret) == ("fails", 1)
+
+
 def test_declared_and_not_seen_fails(judge):
     """A departure that is not seen fails, and says what to remove."""
     result, run = judge(claim("pass"), departs=ROTARY)
@@ -101,10 +112,13 @@ def test_expected_by_nobody_s_word_may_hold(judge):
     assert (result["verdict"], result["reason"], run.ret) == ("fails", "ValueError: no such", 1)
 
 
-def test_departure_that_is_not_strict_fails_all_the_same(judge):
-    """An xfail of the claim's own making cannot pass quietly."""
-    result, run = judge("@pytest.mark.xfail(strict=False, reason='perhaps')\n" + claim("pass"))
+@pytest.mark.parametrize("departs", ["None", ROTARY], ids=["holding", "departing"])
+@pytest.mark.parametrize("line", ["pass", "assert False", "pytest.xfail('perhaps')"])
+def test_a_claim_does_not_excuse_itself(judge, line, departs):
+    """An xfail of the claim's own making cannot pass quietly, whatever is declared."""
+    result, run = judge("@pytest.mark.xfail(strict=False, reason='perhaps')\n" + claim(line), departs=departs)
     assert (result["verdict"], run.ret) == ("fails", 1)
+    assert "perhaps" in result["reason"] or departs != "None"
 
 
 @pytest.mark.parametrize(
@@ -112,8 +126,9 @@ def test_departure_that_is_not_strict_fails_all_the_same(judge):
     [
         ("raise ValueError('no such\\nthing')", "ValueError: no such"),
         ("same('layers', observed=[], expected=[])", "layers: nothing was observed: []"),
+        ("assert 1 == 2, 'the scores are 2 wide'", "the scores are 2 wide"),
     ],
-    ids=["another exception", "nothing observed"],
+    ids=["another exception", "nothing observed", "an assert"],
 )
 def test_departure_excuses_contradictions_only(judge, line, reason):
     """A claim that breaks, or that compares nothing, does not depart."""
