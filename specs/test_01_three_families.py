@@ -6,12 +6,13 @@ the target through cross-attention.
 """
 
 import pytest
+import torch
 
 from fixtures.behaviour.facts import VISIBLE, effects
 from fixtures.behaviour.interventions import change_token, silence
+from fixtures.behaviour.loss import loss_of_text
 from fixtures.models.runnable import SEQ, TARGET
-from fixtures.verdicts.evidence import holds, same, shape
-from fixtures.verdicts.judge import does_not_apply
+from fixtures.verdicts.evidence import close, holds, same, shape
 
 pytestmark = pytest.mark.lesson("Attention Is All You Need: three broad categories")
 
@@ -73,8 +74,11 @@ def test_an_encoder_turns_a_text_into_vectors(encoder_only, skeleton, published)
 
 
 def test_a_decoder_scores_the_next_token(decoder_only, skeleton, published):
-    """Every position gets one score for each entry of the vocabulary."""
+    """Each position scores the whole vocabulary, and the loss compares its scores with the token that follows."""
     shape("scores", skeleton.trace.output, batch=1, seq=SEQ, vocab=published.vocab_size)
+    ids, scores = decoder_only.ids, decoder_only.trace.output
+    following = torch.nn.functional.cross_entropy(scores[0, :-1], ids[0, 1:])
+    close("loss", observed=loss_of_text(decoder_only), expected=following)
 
 
 def test_an_encoder_decoder_scores_a_target_given_a_source(encoder_decoder, skeleton, published):
@@ -83,13 +87,7 @@ def test_an_encoder_decoder_scores_a_target_given_a_source(encoder_decoder, skel
 
 
 @pytest.mark.lesson("Inspecting Architecture: Decoder-only model")
-def test_a_decoder_only_model_is_one_stack_without_cross_attention(decoder_only, skeleton):
-    """At full size there is one stack, and every attention compares the text with itself."""
-    same("stacks", observed=len(skeleton.trace.stacks), expected=1)
-    same("cross-attentions", observed=sum(a.cross for a in skeleton.trace.attentions), expected=0)
-
-
-def test_an_encoder_only_model_is_one_stack_without_cross_attention(encoder_only, skeleton):
+def test_an_encoder_or_a_decoder_alone_is_one_stack_without_cross_attention(single_stack, skeleton):
     """At full size there is one stack, and every attention compares the text with itself."""
     same("stacks", observed=len(skeleton.trace.stacks), expected=1)
     same("cross-attentions", observed=sum(a.cross for a in skeleton.trace.attentions), expected=0)
@@ -102,10 +100,7 @@ def test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source(encoder
     same("cross-attentions in each decoder block", observed=crossing, expected=[1] * len(crossing))
 
 
-def test_every_transformer_computes_attention(model, facts):
-    """What belongs to no family has no layer that attends, and is no Transformer."""
-    if model.family == "other":
-        does_not_apply(f"{model.id} is no Transformer: none of its layers computes attention.")
-    holds(
-        "attention layers", facts["attention_layers"] > 0, observed=facts["attention_layers"], expected="at least one"
-    )
+def test_every_transformer_computes_attention(published, facts):
+    """A model that is published with attention heads has a layer that computes attention."""
+    heads, attending = published.heads, facts["attention_layers"]
+    holds(f"layers that attend, of {heads} heads", attending > 0, observed=attending, expected="at least one")

@@ -17,12 +17,14 @@ pytestmark = pytest.mark.lesson("Input Embedding")
 
 
 @pytest.mark.lesson("Loading the Model: print(inp_tokenized['input_ids'].size())")
-def test_the_sentence_becomes_its_recorded_tokens(model, tokenizer):
-    """The quick brown fox becomes the ids that the published tokenizer gives: ten for OPT."""
-    recorded = list(model.release.entry.sentence["ids"])
-    ids = tokenizer(SENTENCE, return_tensors="pt")["input_ids"]
-    shape("token ids", ids, batch=1, seq=len(recorded))
-    same("token ids", observed=ids[0].tolist(), expected=recorded)
+def test_the_sentence_becomes_its_recorded_tokens(vocabulary, model, tokenizer):
+    """In the published vocabulary the tokenizer's algorithm finds the recorded pieces and their ids: ten for OPT."""
+    recorded, tokens = model.release.entry.sentence, tokenizer(SENTENCE, return_tensors="pt")
+    shape("token ids", tokens["input_ids"], batch=1, seq=len(recorded["ids"]))
+    same("token ids", observed=tokens["input_ids"][0].tolist(), expected=list(recorded["ids"]))
+    same("pieces", observed=tokens.tokens(), expected=list(recorded["pieces"]))
+    same("algorithm", observed=vocabulary.algorithm, expected=recorded["algorithm"])
+    same("entries", observed=len(tokenizer), expected=vocabulary.entries)
 
 
 def test_every_token_id_has_a_row(tokenizer, skeleton):

@@ -16,6 +16,19 @@ from fixtures.verdicts.evidence import close, differs, holds, same, shape
 pytestmark = pytest.mark.lesson("Self-Attention Mechanism")
 
 
+def attend(query, key, value, *, visible, scale, bias):
+    """Attention in plain torch: what the models of this chapter are held against.
+
+    query is [batch, heads, target, d_head], key and value are [batch, heads, source, d_head]; visible [target, source]
+    says which token may see which; bias is added for the distance of two tokens, and is zero in most models.
+    """
+    scores = query @ key.transpose(-1, -2)  # how well each key fits each query: [batch, heads, target, source]
+    scores = scores * scale + bias
+    scores = scores.masked_fill(~visible, -torch.inf)  # what may not be seen gets no weight
+    weights = scores.softmax(dim=-1)  # shares of one, row by row
+    return weights @ value  # each token's weighted sum of the values: [batch, heads, target, d_head]
+
+
 @pytest.mark.lesson("Inspecting Architecture: q_proj, k_proj, v_proj, out_proj")
 def test_every_attention_has_query_key_value_and_output_projections(self_attentions, miniature):
     """Weights of its own reach each of query, key and value, and another takes what attention returns."""
@@ -49,13 +62,12 @@ def test_self_attention_returns_a_vector_of_the_models_width_for_each_token(full
 
 
 @pytest.mark.lesson("calculates a weighted sum of the embeddings of all words in a sentence for each word")
-def test_the_output_is_the_weighted_sum_of_the_values(self_attentions):
-    """The module returns softmax(scale QK' + mask) V, sent through its output projection, here computed by hand."""
-    for attention in self_attentions:
-        scores = attention.scale_of_projected * attention.products + added_to_scores(attention)
-        scores = scores.masked_fill(attention.weights == 0, -torch.inf)
-        by_hand = attention.project(scores.softmax(dim=-1) @ attention.value)
-        close("output", observed=attention.output, expected=by_hand, tolerance=1e-4)
+def test_the_output_is_the_weighted_sum_of_the_values(known_attentions):
+    """Attention returns what `attend` above makes of its queries, keys and values, through its output projection."""
+    for known in known_attentions:
+        attention, given = known.attention, {"visible": known.visible, "scale": known.scale, "bias": known.bias}
+        by_hand = attend(attention.query, attention.key, attention.value, **given)
+        close("output", observed=attention.output, expected=attention.project(by_hand))
 
 
 def test_what_is_added_to_the_scores_is_the_same_for_any_text(miniature, self_attentions):

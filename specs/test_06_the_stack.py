@@ -7,11 +7,11 @@ blocks there are, how wide the stream is and how wide the network makes the size
 import pytest
 
 from fixtures.behaviour.facts import active_parameters, kinds_of_block, norms_of_an_empty_block
+from fixtures.behaviour.idle import idle
 from fixtures.behaviour.interventions import cut, permute_input, silence
 from fixtures.models.runnable import SEQ, TARGET
 from fixtures.published.units import within
 from fixtures.verdicts.evidence import close, differs, holds, same, shape
-from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("The Architecture")
 
@@ -104,13 +104,17 @@ def test_the_parameters_are_as_many_as_published(skeleton, published):
     same("parameters", observed=skeleton.parameters, expected=published.parameters)
 
 
+def test_the_publishers_size_is_the_number_of_parameters(skeleton, published):
+    """The parameters at full size are within a tenth of the size that its publisher gives, 110M for BERT."""
+    ratio, tenth = within(skeleton.parameters, published.size), f"within 10 % of {published.size}"
+    holds("parameters over the size", abs(ratio - 1) <= 0.1, observed=ratio, expected=tenth)
+
+
 @pytest.mark.lesson("facebook/opt-1.3b")
-def test_the_name_tells_the_size(skeleton, published):
-    """The parameters at full size are within a tenth of the size that the publisher gives: 1.3B, 1,315,758,080."""
-    ratio = within(skeleton.parameters, published.size)
-    holds(
-        "parameters over the size", abs(ratio - 1) <= 0.1, observed=ratio, expected=f"within 10 % of {published.size}"
-    )
+def test_the_name_tells_the_size(named_size, skeleton):
+    """A size in a published model's name, 1.3b, is within a tenth of its parameters, 1,315,758,080."""
+    ratio = within(skeleton.parameters, named_size)
+    holds("parameters over the size", abs(ratio - 1) <= 0.1, observed=ratio, expected=f"within 10 % of {named_size}")
 
 
 def test_few_experts_act_at_once(experts, skeleton, published):
@@ -120,8 +124,7 @@ def test_few_experts_act_at_once(experts, skeleton, published):
     holds("active parameters over the size", abs(ratio - 1) <= 0.1, observed=active, expected=published.size_active)
 
 
-def test_every_parameter_acts_on_every_token(skeleton, facts):
-    """There is no choice among experts: the whole model works on each token."""
-    if facts["family"] == "other":
-        does_not_apply("The claim is about Transformers.")
-    same("experts", observed=facts["experts"], expected=0)
+def test_every_parameter_acts_on_every_token(transformer, facts):
+    """No matrix of a block rests while a token passes, and there is no choice among experts."""
+    same("experts to choose from", observed=facts["experts"], expected=0)
+    same("matrices without a part in the last token's vector", observed=idle(transformer) or "none", expected="none")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fixtures.behaviour.cache import alone_and_padded, keeps_cache, stepwise
-from fixtures.behaviour.length import recurrent_modules, steps
+from fixtures.behaviour.length import pass_over, recurrent_modules
+from fixtures.behaviour.recurrence import longest_chain
 from fixtures.models.runnable import SEQ
 from fixtures.verdicts.evidence import close, holds, same
 from fixtures.verdicts.judge import does_not_apply
@@ -64,6 +65,7 @@ def test_a_batch_does_not_change_its_members(transformer):
 
 @pytest.mark.lesson("lacks the recurrence feature found in RNNs to feed the input one at a time")
 def test_no_step_waits_for_an_earlier_token(miniature):
-    """There is no recurrent module, and twice the tokens take no more operations, only larger ones."""
+    """No module is recurrent, and the longest chain of operations that wait for one another grows with no token."""
     same("recurrent modules", observed=len(recurrent_modules(miniature)), expected=0)
-    same("operations for ten tokens", observed=steps(miniature, SEQ), expected=steps(miniature, SEQ // 2))
+    chains = [longest_chain(pass_over(miniature, tokens).tape) for tokens in (SEQ, SEQ // 2)]
+    same("longest chain for ten tokens", observed=chains[0], expected=chains[1])

@@ -1,5 +1,7 @@
 """Counterexamples of chapter 2."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -25,24 +27,55 @@ def test_a_tokenizer_that_forgets_the_special_tokens(fails, patient, monkeypatch
 
 
 @pytest.mark.breaks("test_the_sentence_becomes_its_recorded_tokens")
-def test_a_tokenizer_with_two_ids_exchanged(fails, monkeypatch):
-    """A tokenizer gives as many ids as are recorded, two of them in each other's place."""
-    build = tokenizer.build_tokenizer
+@pytest.mark.parametrize(("patient", "piece"), [("facebook/opt-1.3b", "Ġfox"), ("google-bert/bert-base-cased", "fox")])
+def test_a_vocabulary_with_another_id(fails, patient, piece, monkeypatch):
+    """In the published vocabulary one entry has the id after its own."""
+    _read(monkeypatch, ids=lambda ids: {**ids, piece: ids[piece] + 1})
+    fails(patient, why="token ids: expected")
 
-    def exchanged(recorded):
-        ids = list(recorded["ids"])
-        ids[1], ids[2] = ids[2], ids[1]
-        return build({**recorded, "ids": ids})
 
-    monkeypatch.setattr(tokenizer, "build_tokenizer", exchanged)
-    fails("facebook/opt-1.3b", why="token ids: expected [2, 133, 2119")
+@pytest.mark.breaks("test_the_sentence_becomes_its_recorded_tokens")
+@pytest.mark.parametrize(
+    ("patient", "rank", "rather"),
+    [
+        ("openai-community/gpt2", 10406, 18.5),  # Ġ and q, before q and u: quick comes out in three
+        ("FacebookAI/roberta-base", 37040, 12000.5),  # Ġl and az, before az and y
+        ("facebook/bart-base", 561, 1.5),  # T and h, before h and e
+    ],
+)
+def test_a_merge_of_another_rank(fails, patient, rank, rather, monkeypatch):
+    """In the published vocabulary one merge comes before a rival that it comes behind."""
+    _read(monkeypatch, merges=lambda merges: [(rather if place == rank else place, *parts) for place, *parts in merges])
+    fails(patient, why="token ids: expected")
+
+
+@pytest.mark.breaks("test_the_sentence_becomes_its_recorded_tokens")
+def test_a_vocabulary_without_a_word(fails, monkeypatch):
+    """A whole word is no entry of the published vocabulary, and comes out in the longest parts that are."""
+    _read(
+        monkeypatch,
+        ids=lambda ids: {piece: i for piece, i in ids.items() if piece != "jumps"} | {"##s": 1116},
+    )
+    fails("google-bert/bert-base-cased", why="token ids: expected [batch=1, seq=11], observed [1, 12]")
+
+
+def _read(monkeypatch, **changes):
+    """Have the published vocabularies read with some of what they record changed."""
+    read = tokenizer.read_vocabulary
+
+    def changed(name):
+        found = read(name)
+        return dataclasses.replace(found, **{field: change(getattr(found, field)) for field, change in changes.items()})
+
+    monkeypatch.setattr(tokenizer, "read_vocabulary", changed)
 
 
 @pytest.mark.breaks("test_every_token_id_has_a_row")
 def test_a_tokenizer_with_more_ids_than_rows(fails):
     """A tokenizer knows one entry more than the table has rows."""
     recorded = matrix().entries["openai-community/gpt2"].sentence or {}
-    fails("openai-community/gpt2", entry={"sentence": {**recorded, "tokenizer_size": 50258}})
+    tokens = ("test_the_sentence_becomes_its_recorded_tokens",)
+    fails("openai-community/gpt2", entry={"sentence": {**recorded, "tokenizer_size": 50258}}, also=tokens)
 
 
 @pytest.mark.breaks("test_the_vocabulary_has_its_published_size")

@@ -149,7 +149,48 @@ def test_weights_that_are_not_those_of_the_scores(fails):
     fails(OPT, wound=lambda model: attend_with(model, "*.layers.0.self_attn", weigh=blur))
 
 
-@pytest.mark.breaks(SAME_FOR_ANY_TEXT)
+@pytest.mark.breaks(WEIGHTED_SUM)
+@pytest.mark.parametrize("patient", [OPT, BERT, LLAMA, BART])
+def test_scores_three_times_as_large_with_noise(fails, patient):
+    """The scores of every layer are three times what they should be, and have numbers added, the same for any text."""
+
+    def disturb(scores):
+        noise = torch.randn(scores.shape[1:], generator=torch.Generator().manual_seed(0))
+        return 3 * scores + noise
+
+    scale = "test_scores_are_scaled_by_the_root_of_the_head_width"
+    fails(patient, wound=lambda model: attend_with(model, scores=disturb), also=(scale, ZERO_QUERY))
+
+
+@pytest.mark.breaks(WEIGHTED_SUM)
+def test_scores_with_noise_in_one_layer(fails):
+    """The scores of the last layer alone have numbers added, the same for any text."""
+
+    def disturb(scores):
+        return scores + torch.randn(scores.shape[1:], generator=torch.Generator().manual_seed(0))
+
+    fails(OPT, wound=lambda model: attend_with(model, "*.layers.1.self_attn", scores=disturb))
+
+
+@pytest.mark.breaks(WEIGHTED_SUM)
+def test_a_pair_of_tokens_with_a_number_of_its_own(fails):
+    """Where a number is added for each distance, the fifth token adds another one for the third."""
+
+    def wound(model):
+        attention = model.encoder.block[0].layer[0].SelfAttention
+        of_distances = attention.compute_bias
+
+        def compute_bias(*lengths, **rest):
+            bias = of_distances(*lengths, **rest).clone()
+            bias[..., 4, 2] -= 1
+            return bias
+
+        attention.compute_bias = compute_bias
+
+    fails(T5, wound=wound)
+
+
+@pytest.mark.breaks(SAME_FOR_ANY_TEXT, WEIGHTED_SUM)
 @pytest.mark.parametrize("patient", [OPT, BERT, LLAMA])
 def test_scores_that_are_capped(fails, patient):
     """A tanh keeps the scores of every layer between minus two and two."""
@@ -215,7 +256,7 @@ def test_a_softmax_over_the_wrong_axis(fails, patient, also):
     fails(patient, wound=wound, also=also)
 
 
-@pytest.mark.breaks(LATER)
+@pytest.mark.breaks(LATER, WEIGHTED_SUM)
 @pytest.mark.parametrize("patient", [OPT, BART, GPT2])
 def test_a_mask_shifted_by_one(fails, patient):
     """The last layer of a decoder sees one token ahead."""
@@ -223,7 +264,7 @@ def test_a_mask_shifted_by_one(fails, patient):
     fails(patient, wound=lambda model: see(model, last, lambda query, key: key <= query + 1))
 
 
-@pytest.mark.breaks(LATER)
+@pytest.mark.breaks(LATER, WEIGHTED_SUM)
 def test_a_mask_that_lets_a_little_through(fails):
     """The last layer's mask lowers the scores of later tokens by ten."""
 
@@ -233,7 +274,7 @@ def test_a_mask_that_lets_a_little_through(fails):
     fails(OPT, wound=wound)
 
 
-@pytest.mark.breaks("test_an_encoder_gives_weight_to_later_tokens")
+@pytest.mark.breaks("test_an_encoder_gives_weight_to_later_tokens", WEIGHTED_SUM)
 @pytest.mark.parametrize("patient", [BERT, BART])
 def test_an_encoder_with_a_decoders_mask(fails, patient):
     """The last layer of an encoder sees no later token."""
@@ -241,7 +282,7 @@ def test_an_encoder_with_a_decoders_mask(fails, patient):
     fails(patient, wound=lambda model: see(model, last, lambda query, key: key <= query))
 
 
-@pytest.mark.breaks("test_an_encoder_gives_weight_to_later_tokens")
+@pytest.mark.breaks("test_an_encoder_gives_weight_to_later_tokens", WEIGHTED_SUM)
 def test_an_encoder_with_one_token_that_looks_back_only(fails):
     """The fourth token of an encoder sees no later token; all others see everything."""
 
@@ -271,7 +312,8 @@ def test_another_scale(fails, patient, where, factor):
         for attention in matching(model, where):
             attention.scaling = factor
 
-    fails(patient, wound=wound, why=f"observed {factor:g}")
+    of_itself = () if where.endswith("encoder_attn") else (WEIGHTED_SUM,)
+    fails(patient, wound=wound, also=of_itself, why=f"observed {factor:g}")
 
 
 @pytest.mark.breaks(MORE_WEIGHT)
@@ -283,7 +325,7 @@ def test_an_attention_that_picks_one_token(fails, patient):
         weights = scores.softmax(dim=-1)
         return (weights == weights.amax(dim=-1, keepdim=True)).float()
 
-    fails(patient, wound=lambda model: attend_with(model, weigh=pick), why="its weight rises")
+    fails(patient, wound=lambda model: attend_with(model, weigh=pick), also=(WEIGHTED_SUM,), why="its weight rises")
 
 
 @pytest.mark.breaks(MORE_WEIGHT)
@@ -296,7 +338,7 @@ def test_an_attention_that_shares_out_backwards(fails):
     fails(BERT, wound=wound, also=(WEIGHTED_SUM,), why="its weight rises")
 
 
-@pytest.mark.breaks(ZERO_QUERY)
+@pytest.mark.breaks(ZERO_QUERY, WEIGHTED_SUM)
 @pytest.mark.parametrize("patient", [OPT, BERT])
 def test_scores_with_a_taste_of_their_own(fails, patient):
     """The first token of a text gets one more in every score, whatever is asked."""

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.wounds import on_output
+
 # ---- how many blocks
 
 
@@ -147,7 +149,7 @@ def test_a_layer_that_does_nothing(fails, stack):
     def wound(model):
         getattr(model.model, stack).layers[-1].forward = lambda hidden_states, *args, **rest: hidden_states
 
-    fails("facebook/bart-base", wound=wound)
+    fails("facebook/bart-base", wound=wound, also=("test_every_parameter_acts_on_every_token",))
 
 
 @pytest.mark.breaks("test_each_block_changes_the_stream")
@@ -159,7 +161,7 @@ def test_a_block_whose_sublayers_say_nothing(fails):
         for end in (layer.self_attn.out_proj, layer.fc2):
             nn.init.zeros_(end.weight), nn.init.zeros_(end.bias)
 
-    fails("facebook/opt-125m", wound=wound)
+    fails("facebook/opt-125m", wound=wound, also=("test_every_parameter_acts_on_every_token",))
 
 
 @pytest.mark.breaks("test_each_sublayer_adds_to_the_stream")
@@ -330,7 +332,32 @@ def test_a_choice_among_experts_in_a_dense_model(fails):
             model.transformer.h[-1].mlp = Experts()
 
     also = ("test_the_layers_are_alike", "test_the_parameters_are_as_many_as_published")
-    fails("openai-community/gpt2", wound_skeleton=wound, also=also, why="experts: expected 0, observed 4")
+    fails(
+        "openai-community/gpt2", wound_skeleton=wound, also=also, why="experts to choose from: expected 0, observed 4"
+    )
+
+
+@pytest.mark.breaks("test_every_parameter_acts_on_every_token")
+def test_a_matrix_that_rests(fails):
+    """The last block's feed-forward network is there, and is left out for every token after the fifth."""
+
+    def wound(model):
+        def rest(vectors):
+            return torch.cat([vectors[:, :5], torch.zeros_like(vectors[:, 5:])], dim=1)
+
+        on_output(model, "*.h.1.mlp", rest)
+
+    fails("openai-community/gpt2", wound=wound, why="'transformer.h.1.mlp.c_fc.weight'")
+
+
+@pytest.mark.breaks("test_every_parameter_acts_on_every_token")
+def test_a_head_nobody_hears(fails):
+    """The last block's values are zero, so that nothing is handed on, and the matrix that made them stays."""
+
+    def wound(model):
+        model.bert.encoder.layer[1].attention.self.value.forward = lambda hidden_states: hidden_states * 0
+
+    fails("google-bert/bert-base-cased", wound=wound, why="attention.self.value.weight")
 
 
 # ---- the size
@@ -352,13 +379,13 @@ def test_one_parameter_more_than_published(fails):
     fails("meta-llama/Llama-3.1-405B", entry={"parameters": 405853388801})
 
 
-@pytest.mark.breaks("test_the_name_tells_the_size")
+@pytest.mark.breaks("test_the_publishers_size_is_the_number_of_parameters")
 def test_a_size_that_counts_no_embeddings(fails):
     """The size published is the publisher's own 2B, which leaves out the embeddings."""
     fails("google/gemma-2-2b", entry={"size": "2B"}, why="observed 1.3072")
 
 
-@pytest.mark.breaks("test_the_name_tells_the_size")
+@pytest.mark.breaks("test_the_name_tells_the_size", "test_the_publishers_size_is_the_number_of_parameters")
 def test_a_model_half_as_deep_as_its_name(fails):
     """Every second block is gone."""
 

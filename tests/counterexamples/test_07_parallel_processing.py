@@ -185,5 +185,5 @@ def test_a_state_carried_from_token_to_token(fails):
     fails(
         BERT,
         wound=lambda model: on_output(model, "bert.encoder.layer.0.output", carry),
-        why="operations for ten tokens",
+        why="longest chain for ten tokens",
     )
