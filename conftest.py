@@ -18,5 +18,6 @@ pytest_plugins = [
     "fixtures.claims.real_weights",
     "fixtures.claims.gpu",
     "fixtures.report.memory_table",
+    "fixtures.report.drift",
     "fixtures.report.resume",
 ]

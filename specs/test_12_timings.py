@@ -7,7 +7,7 @@ with the length of a text the scores grow as its square and all else as the leng
 
 import pytest
 
-from fixtures.behaviour.cache import keeps_cache
+from fixtures.behaviour.cache import keeps_cache, kept
 from fixtures.behaviour.facts import projection_layout
 from fixtures.models.runnable import SEQ, TARGET, some_ids
 from fixtures.timings import flops
@@ -47,8 +47,8 @@ def test_a_step_with_a_cache_costs_what_one_token_costs(decoder_only, attending)
         does_not_apply("The library's code for this model keeps no cache: every step reads the whole text again.")
     if projection_layout(decoder_only.trace.first_attention) == "latent":
         does_not_apply("Keys and values are unpacked from latent vectors; a step may unpack those of all tokens again.")
-    first = decoder_only.run(decoder_only.ids[:, :-1], use_cache=True).result.past_key_values
-    step = flops.of_pass(decoder_only.run(decoder_only.ids[:, -1:], past_key_values=first, use_cache=True))
+    first = decoder_only.run(decoder_only.ids[:, :-1], use_cache=True)
+    step = flops.of_pass(decoder_only.run(decoder_only.ids[:, -1:], **kept(first.result), use_cache=True))
     whole = flops.of_pass(decoder_only.trace)
     same("the weights' work", observed=SEQ * step.with_weights, expected=whole.with_weights)
     row = whole.with_tokens // SEQ

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.cache_utils import Cache
 
 OPT, LLAMA, GPT2 = "facebook/opt-125m", "meta-llama/Llama-3.1-8B", "openai-community/gpt2"
 BART, T5, BERT = "facebook/bart-base", "google-t5/t5-small", "google-bert/bert-base-cased"
@@ -152,7 +153,7 @@ def test_a_target_cache_that_raises_the_scores(fails):
     """An encoder-decoder's steps after the first give scores half as large again, where a cache is kept."""
 
     def raise_scores(module, args, kwargs, output):
-        cache = kwargs.get("past_key_values")
+        cache = next((value for value in kwargs.values() if isinstance(value, Cache)), None)
         if cache is not None and kwargs["decoder_input_ids"].shape[1] == 1 and cache.get_seq_length() > 1:
             output.logits = output.logits * 1.5
         return output
