@@ -7,6 +7,7 @@ pytest_plugins = [
     "fixtures.report.record",
     "fixtures.report.sheet",
     "fixtures.report.terminal",
+    "fixtures.claims.limits",
     "fixtures.claims.parametrize",
     "fixtures.report.compare",
     "fixtures.report.draft",
