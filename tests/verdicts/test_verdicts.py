@@ -88,6 +88,8 @@ def test_what_departs_is_pytests_own_xfail(judge):
     run.stdout.no_fnmatch_line("*Contradiction: layers*")
     _, run = judge(differs, "-rx", "--xfail-tb", departs=ROTARY)
     run.stdout.fnmatch_lines(["*Contradiction: layers: expected 12, observed 11"])
+    _, run = judge(differs, "-rf")
+    run.stdout.fnmatch_lines(["FAILED test_04_fake.py::test_fake?org/one? - Contradiction: layers: exp*"])
     result, run = judge(differs, "--runxfail", departs=ROTARY)
     assert (result["verdict"], run.ret) == ("fails", 1)
 
