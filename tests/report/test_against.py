@@ -17,7 +17,7 @@ OPT = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
 
 def made(*verdicts: tuple[str, str, str], **facts: dict) -> Record:
     """Make a record of two models without a run: (claim, verdict on one, verdict on two), and facts by model."""
-    record = Record({})
+    record = Record()
     claims = [{"id": f"specs/test_01_x.py::{claim}", "statement": f"The {claim}."} for claim, _, _ in verdicts]
     record.take("catalogue", {"claims": claims, "models": ["one", "two"], "items": 2 * len(claims)})
     for model, known in facts.items():

@@ -217,7 +217,7 @@ def test_terminal_shows_one_model_as_a_sheet(suite):
 
 def fake(models: int = 3, chapters: int = 14) -> Record:
     """Make a record without a run."""
-    made = Record({})
+    made = Record()
     ids = [f"organization/model-{number}-base" for number in range(models)]
     claims = [
         {"id": f"specs/test_{number:02}_x.py::test_x", "chapter": f"Chapter {number}", "statement": "So.", "lesson": ""}
