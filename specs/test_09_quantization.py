@@ -138,11 +138,15 @@ def test_a_token_in_the_cache_takes_a_key_and_a_value_for_each_head(full_size, p
         same("bytes a token of the source", observed=source, expected=expected)
 
 
-def test_fewer_bits_take_less_memory(large, quantizer, context):
-    """In 8 bits the miniature holds fewer bytes than in 32, and in 4 fewer than in 8; so does, by count, the whole."""
+def test_fewer_bits_hold_fewer_bytes(quantizer):
+    """The tensors of the miniature hold fewer bytes in 8 bits than in 32, and fewer in 4 than in 8."""
     steps = [held(quantizer.reference.model), *(quantizer[kind].held for kind in (EIGHT_BITS, "nf4"))]
     falls = all(less < more for more, less in itertools.pairwise(steps))
     holds("bytes in 32, 8 and 4 bits", falls, observed=steps, expected="less with each step")
+
+
+def test_fewer_bits_take_less_memory(large, context):
+    """By count, weights and a cache of --context tokens take less in 16 bits than in 32, and less in 8, and in 4."""
     cache = sum(cached(large.skeleton.trace)) * context
     sizes = {"float32": large.weights("float32") + 2 * cache}
     sizes |= {kind: large.weights(kind) + cache for kind in ("16 bits", *METHODS)}
