@@ -23,7 +23,7 @@ def test_the_family_is_the_declared_one(facts, published):
 
 
 def test_a_decoder_does_not_look_ahead(generator, decoder):
-    """A changed last token leaves what the decoder says at every earlier position as it was."""
+    """Changing the last token leaves what the decoder says at every earlier position as it was."""
     ids = change_token(generator, -1)
     changed = generator.run(generator.ids if generator.has_target else ids["ids"], ids.get("target"))
     moved = effects(changed.output, generator.trace.output)
@@ -31,7 +31,7 @@ def test_a_decoder_does_not_look_ahead(generator, decoder):
 
 
 def test_a_decoder_reads_what_came_before(generator, decoder):
-    """The last token but one, changed, changes what the decoder says at the last position."""
+    """Changing the second-to-last token changes what the decoder says at the last position."""
     ids = change_token(generator, -2)
     changed = generator.run(generator.ids if generator.has_target else ids["ids"], ids.get("target"))
     moved = effects(changed.output, generator.trace.output)
@@ -39,7 +39,7 @@ def test_a_decoder_reads_what_came_before(generator, decoder):
 
 
 def test_an_encoder_looks_both_ways(encoder, miniature):
-    """A changed last token changes the first position's vector, a changed first token the last one's.
+    """Changing the last token changes the first position's vector, and changing the first token the last one's.
 
     Where each layer sees a window only, it takes enough of them to get that far: there the neighbour's vector changes.
     """
@@ -51,7 +51,7 @@ def test_an_encoder_looks_both_ways(encoder, miniature):
 
 
 def test_the_source_reaches_the_target(encoder_decoder):
-    """A changed source token changes every position of what the decoder says."""
+    """Changing a token of the source changes what the decoder says at every position."""
     target = encoder_decoder.target(encoder_decoder.ids)
     changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target)
     moved = effects(changed.output, encoder_decoder.trace.output)
@@ -59,7 +59,7 @@ def test_the_source_reaches_the_target(encoder_decoder):
 
 
 def test_the_source_reaches_the_target_through_cross_attention_alone(encoder_decoder):
-    """With cross-attention silenced, a changed source token changes nothing the decoder says."""
+    """With cross-attention silenced, changing a token of the source changes nothing that the decoder says."""
     target, blocks = encoder_decoder.target(encoder_decoder.ids), encoder_decoder.trace.stack.blocks
     edits = {op: edit for block in blocks for op, edit in silence(block, cross=True).items()}
     base = encoder_decoder.run(encoder_decoder.ids, target, edits=edits).output

@@ -69,7 +69,7 @@ def test_a_token_has_one_vector_wherever_it_stands(miniature):
 
 
 def test_the_vector_enters_the_stack_unscaled(miniature):
-    """What the look-up returns goes on as it is, not multiplied by a constant."""
+    """What the look-up returns enters the stack as it is, not multiplied by a constant."""
     same("factor", observed=round(embedding_scale(miniature), 6), expected=1.0)
 
 
@@ -80,7 +80,7 @@ def test_the_table_is_trainable(embedding):
 
 
 def test_only_the_tokens_that_occurred_are_trained(miniature):
-    """After a backward pass from the hidden states, the rows of the tokens that occurred have a gradient, no others."""
+    """A backward pass from the hidden states gives a gradient to the rows of the text's tokens, and to no others."""
     run = miniature.run(gradients=True)
     touched = rows_with_gradient(run.stack.streams[-1], run.embedding.table)
     occurred = {int(token) for name in ("input_ids", "decoder_input_ids") for token in run.inputs.get(name, [[]])[0]}
@@ -88,7 +88,7 @@ def test_only_the_tokens_that_occurred_are_trained(miniature):
 
 
 def test_a_tied_head_trains_every_row(miniature, facts):
-    """Where the output head is the table itself, the scores reach every row of it."""
+    """Where the output head is the table itself, a backward pass from the scores gives every row a gradient."""
     if not facts["tied_embeddings"]:
         does_not_apply("The output head has a matrix of its own.")
     run = miniature.run(gradients=True)

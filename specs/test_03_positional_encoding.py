@@ -1,7 +1,7 @@
-"""Positional encoding: a Transformer has no recurrence, so where a word stands has to be told.
+"""Positional encoding: a Transformer has no recurrence, so it has to be given the place of each word.
 
 The first Transformers add a vector for each position to the token embeddings: a fixed sinusoid, or a learned table as
-in OPT. Later ones tell positions inside attention: rotary models turn queries and keys, ALiBi and T5 add to the scores.
+in OPT. Later ones do it inside attention: rotary models turn queries and keys, ALiBi and T5 add to the scores.
 """
 
 import pytest
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.lesson("Positional Encoding")
 
 
 def test_the_position_scheme_is_the_published_one(facts, published):
-    """Equal tokens show how places are told apart: learned, sinusoidal, rotary, alibi, relative, or not at all."""
+    """Ten equal tokens show how places are told apart: learned, sinusoidal, rotary, alibi, relative, or not at all."""
     same("positions", observed=facts["positions"], expected=published.positions)
 
 
@@ -54,7 +54,7 @@ def test_sinusoids_follow_the_formula(sinusoidal_vectors):
 
 @pytest.mark.lesson("Can be sinusoidal or learned (as in OPT)")
 def test_learned_positions_are_trained(learned_vectors, miniature):
-    """A backward pass gives exactly the ten positions that occurred a gradient."""
+    """A backward pass gives a gradient to exactly the ten positions of the text."""
     run = miniature.run(gradients=True)
     found = position_rows(run, positions.position_vectors(miniature, run))
     assert found is not None, "expected position vectors that are rows of a table, found none on their way"
@@ -77,7 +77,7 @@ def test_padding_takes_no_position(position_vectors, miniature):
 
 
 def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
-    """Equal tokens at the same distance have the same score, and the score changes with the distance."""
+    """Turned queries and keys keep their lengths, and equal tokens score alike at the same distance, else otherwise."""
     turning = [attention for attention in equal_token_attentions(miniature) if scheme(attention) == "rotary"]
     holds("attentions that turn queries and keys", len(turning) > 0, observed=len(turning), expected="at least one")
     for attention in turning:
@@ -87,7 +87,7 @@ def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
 
 
 def test_alibi_lowers_the_score_by_the_same_step_at_every_distance(miniature, alibi):
-    """Equal tokens score less the farther they are apart, in even steps; every head has its own slope."""
+    """Equal tokens score less the farther apart they are, in even steps; every head has steps of its own size."""
     for attention in equal_token_attentions(miniature):
         _depends_on_the_distance_alone(attention)
         score = {distance: pairs.mean(dim=0) for distance, pairs in by_distance(attention).items()}
@@ -99,27 +99,27 @@ def test_alibi_lowers_the_score_by_the_same_step_at_every_distance(miniature, al
 
 
 def test_relative_scores_depend_on_the_distance_alone(miniature, relative):
-    """Equal tokens at the same distance have the same score, and the score changes with the distance."""
+    """What is added to the score of two equal tokens depends on their distance, and on nothing else of their places."""
     for attention in equal_token_attentions(miniature):
         _depends_on_the_distance_alone(attention)
 
 
 @pytest.mark.lesson("it necessitates a method for considering the position of words within a sentence")
 def test_without_positions_word_order_is_lost(attention, miniature):
-    """With positions neutralized, two earlier words trade places and the last row of the first attention stays."""
+    """Without positions, trading two earlier words leaves what the first attention gives the last token as it was."""
     edits = without_positions(miniature.trace)
     base, traded = miniature.run(edits=edits), miniature.run(**swap_earlier_tokens(miniature), edits=edits)
     close("last row", observed=traded.first_attention.output[:, -1], expected=base.first_attention.output[:, -1])
 
 
 def test_with_positions_word_order_counts(attention, miniature):
-    """When two earlier words trade places, the last row of the first attention changes."""
+    """With positions, trading two earlier words changes what the first attention gives the last token."""
     traded = miniature.run(**swap_earlier_tokens(miniature)).first_attention
     differs("last row", observed=traded.output[:, -1], reference=attention.output[:, -1])
 
 
 def test_without_positions_an_encoder_sees_a_set(encoder, miniature):
-    """With positions neutralized, shuffling an encoder's tokens shuffles its outputs, and does nothing else."""
+    """Without positions, shuffling an encoder's tokens shuffles its outputs, and does nothing else."""
     edits, order = without_positions(miniature.trace), [*range(SEQ - 1, -1, -1)]
     target = miniature.target(miniature.ids)
     base, shuffled = (miniature.run(ids, target, edits=edits).stacks[0].streams[-1] for ids in _both(miniature, order))

@@ -1,7 +1,8 @@
 """Self-attention: each token's new vector is a weighted sum over the tokens it may see.
 
-Every token is projected three times: its query asks, its key is compared, its value is handed on. The products of a
-query with the keys, scaled and masked, become weights; the weights say how much of each value the token receives.
+Every token is projected three times: to a query, to a key that queries are compared with, and to a value that is
+passed on. The products of a query with the keys, scaled and masked, become weights; the weights say how much of each
+value the token receives.
 """
 
 import pytest
@@ -31,7 +32,7 @@ def attend(query, key, value, *, visible, scale, bias):
 
 @pytest.mark.lesson("Inspecting Architecture: q_proj, k_proj, v_proj, out_proj")
 def test_every_attention_has_query_key_value_and_output_projections(self_attentions, miniature):
-    """Weights of its own reach each of query, key and value, and another takes what attention returns."""
+    """Queries, keys and values are each made by a weight matrix, and a fourth maps the result back to the stream."""
     for attention in self_attentions:
         found = maker_names(miniature, attention)
         missing = [role for role in ("query", "key", "value", "output") if not found[role]]
@@ -79,13 +80,13 @@ def test_what_is_added_to_the_scores_is_the_same_for_any_text(miniature, self_at
 
 
 def test_weights_are_never_negative(attentions):
-    """No token takes away from another."""
+    """No attention weight is negative."""
     for attention in attentions:
         holds("smallest weight", bool((attention.weights >= 0).all()), observed=float(attention.weights.min()))
 
 
 def test_weights_of_a_row_sum_to_one(attentions):
-    """What one token receives from all others are shares of one."""
+    """The weights a token gives to the tokens it sees add up to one."""
     for attention in attentions:
         sums = attention.weights.sum(dim=-1)
         close("sums of the rows", observed=sums, expected=torch.ones_like(sums))
@@ -129,7 +130,7 @@ def test_more_relevance_gets_more_weight(attention, miniature):
 
 @pytest.mark.lesson("The Value vector answers the question, What information do we have?")
 def test_values_are_handed_on_and_not_compared(attention, miniature):
-    """Other values change what attention returns and leave the weights alone."""
+    """Changing the values changes what attention returns, and leaves the weights as they were."""
     other = in_later_pass(miniature, attention, change_value(attention, lambda value: 1 - value))
     close("weights", observed=other.weights, expected=attention.weights)
     differs("what attention returns", observed=other.context, reference=attention.context)
@@ -137,7 +138,7 @@ def test_values_are_handed_on_and_not_compared(attention, miniature):
 
 @pytest.mark.lesson("What should I pay attention to?")
 def test_a_query_of_zero_asks_for_nothing_in_particular(attention, miniature):
-    """Without a question every visible token gets the same weight."""
+    """With its query set to zero, a token weighs all tokens it sees alike."""
     blank = in_later_pass(miniature, attention, change_query(attention, torch.zeros_like))
     seen = attention.weights > 0
     rows = blank.weights.masked_fill(~seen, 0)
@@ -147,7 +148,7 @@ def test_a_query_of_zero_asks_for_nothing_in_particular(attention, miniature):
 
 @pytest.mark.lesson("What is important to consider?")
 def test_keys_are_compared_and_not_handed_on(attention, miniature):
-    """Other keys move the weights and leave the values alone."""
+    """Changing the keys changes the weights, and leaves the values as they were."""
     other = in_later_pass(miniature, attention, change_key(attention, torch.neg))
     differs("weights", observed=other.weights, reference=attention.weights)
     close("values", observed=other.value, expected=attention.value)
@@ -155,7 +156,7 @@ def test_keys_are_compared_and_not_handed_on(attention, miniature):
 
 @pytest.mark.lesson("The self-attention module processes the sum of token embeddings and positional encodings")
 def test_attention_receives_the_stream_itself(blocks):
-    """A block hands its attention what it was given, in block 0 embeddings plus positions, with no norm between."""
+    """Attention is handed what its block was given, with no norm between: in block 0 embeddings plus positions."""
     for block in blocks:
         close("input", observed=block.self_attention.input, expected=block.entered)
 

@@ -74,7 +74,7 @@ def test_all_heads_are_computed_in_one_batched_product(block, attention):
 
 
 def test_a_silenced_head_takes_away_its_own_part_and_no_other(attention, miniature):
-    """Without one head's weights, the output loses exactly what that head's slice of the projection contributed."""
+    """Setting one head's weights to zero takes from the output exactly what its slice of the projection contributed."""
     for head in range(attention.heads):
         silent = in_later_pass(miniature, attention, change_weights(attention, _without(head)))
         close("what is lost", observed=attention.output - silent.output, expected=attention.contribution(head))

@@ -23,7 +23,7 @@ def test_the_model_stacks_its_published_number_of_layers(skeleton, published):
 
 
 def test_the_encoder_stacks_its_published_number_of_layers(encoder_decoder, skeleton, published):
-    """What the source passes through is the published number of blocks, too."""
+    """The source, too, passes through the published number of blocks."""
     same("encoder layers", observed=skeleton.trace.stacks[0].layers, expected=published.encoder_layers)
 
 
@@ -53,14 +53,14 @@ def test_the_width_is_the_same_all_the_way_up(skeleton, published):
 
 
 def test_each_block_changes_the_stream(miniature):
-    """What leaves a block is not what entered it."""
+    """The vectors that leave a block are not those that entered it."""
     for stack in miniature.trace.stacks:
         for block in stack.blocks:
             differs("hidden states", observed=block.output, reference=block.input)
 
 
 def test_each_sublayer_adds_to_the_stream(block, miniature):
-    """With its sublayers cut, a block hands on what it was given, as it is or through the norms that end sublayers."""
+    """When its sublayers add nothing, a block returns its input, sent at most through the norms after additions."""
     assert block.sublayers, "no addition to the stream was found in the block"
     edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
     emptied = miniature.run(edits=edits).stack.attending[0]
@@ -68,12 +68,12 @@ def test_each_sublayer_adds_to_the_stream(block, miniature):
 
 
 def test_the_norms_stand_where_published(facts, published):
-    """The stream is normed before a sublayer reads it (pre) or after it was added to (post), as published."""
+    """The stream is normalized before a sublayer reads it (pre) or after one has added to it (post), as published."""
     same("norm", observed=facts["norm"], expected=published.norm)
 
 
 def test_the_feed_forward_network_works_on_each_position_alone(block, miniature):
-    """With attention silenced, a vector has the same result wherever it stands and whatever stands beside it."""
+    """With attention silenced, a vector becomes the same wherever it stands and whatever stands beside it."""
     length = block.input.shape[-2]
     order = [*range(length - 1, 1, -1), 1, 1]  # shuffled, and the first left out: a mean over all would change
     silent = miniature.run(edits=silence(block)).stack.attending[0]

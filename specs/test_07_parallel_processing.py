@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long
 
 @pytest.mark.lesson("proposal of training highly parallelized networks")
 def test_one_pass_does_what_single_steps_do(generator):
-    """The scores of a pass over all tokens equal those of one token at a time, with a cache of what came before."""
+    """One pass over all tokens gives the scores that one token at a time does, with a cache of those before."""
     if not keeps_cache(generator):
         does_not_apply("The library's code for this model keeps no cache: it cannot go on from where it stopped.")
     close("scores", observed=generator.trace.output, expected=stepwise(generator), tolerance=1e-4)
@@ -58,7 +58,7 @@ def test_the_path_from_the_first_token_to_the_last_has_length_one(attention, min
 
 
 def test_a_batch_does_not_change_its_members(transformer):
-    """Rows in a padded batch get the outputs they get alone."""
+    """In a padded batch each text gets the output that it gets alone."""
     padded, alone = alone_and_padded(transformer)
     close("output", observed=padded, expected=alone, tolerance=1e-4)
 

@@ -1,7 +1,8 @@
 """Quantization: a weight kept in 8 or 4 bits takes a half or a quarter of the memory, and says nearly the same.
 
 bitsandbytes replaces the linear layers of the blocks: the table of tokens, the norms and the output head stay as they
-are. What a weight loses in precision is bounded, and what its scales take in bytes is accounted for.
+are. What a weight loses in precision is bounded, and what its scales take in bytes is accounted for. Where the library
+does otherwise than its words promise, the claim says what it does today.
 """
 
 import itertools
@@ -16,9 +17,12 @@ from fixtures.libraries.quantization import (
     EIGHT_BITS,
     FOUR_BITS,
     METHODS,
+    beside_weights,
     deviation,
     error,
     first_attention_of_quantized,
+    held,
+    linear_shape,
     load,
     matrices,
     outlying_input,
@@ -26,6 +30,7 @@ from fixtures.libraries.quantization import (
     predicted,
     quantized,
     replaced,
+    split_by_hand,
     with_threshold,
 )
 from fixtures.models.runnable import SEQ
@@ -102,10 +107,11 @@ def test_four_bits_take_half_a_byte_for_each_weight(quantizer, four_bits):
         same(f"bytes held ({one.method})", observed=one.held, expected=expected)
 
 
-def test_the_footprint_counts_every_byte(eight_bits, four_bits):
-    """What get_memory_footprint() says is what the model holds."""
+def test_the_footprint_leaves_out_the_scales(quantizer, eight_bits, four_bits):
+    """Today: get_memory_footprint() does not count the scales beside the weights, which are no parameters."""
     for one in (eight_bits, *four_bits):
-        same(f"get_memory_footprint() ({one.method})", observed=one.footprint, expected=one.held)
+        uncounted = beside_weights(quantizer.reference.model, one.weights, one.method)
+        same(f"bytes held and not counted ({one.method})", observed=one.held - one.footprint, expected=uncounted)
 
 
 def test_eight_bits_halve_the_blocks(large):
@@ -132,8 +138,15 @@ def test_a_token_in_the_cache_takes_a_key_and_a_value_for_each_head(full_size, p
         same("bytes a token of the source", observed=source, expected=expected)
 
 
+def test_fewer_bits_hold_fewer_bytes(quantizer):
+    """The tensors of the miniature hold fewer bytes in 8 bits than in 32, and fewer in 4 than in 8."""
+    steps = [held(quantizer.reference.model), *(quantizer[kind].held for kind in (EIGHT_BITS, "nf4"))]
+    falls = all(less < more for more, less in itertools.pairwise(steps))
+    holds("bytes in 32, 8 and 4 bits", falls, observed=steps, expected="less with each step")
+
+
 def test_fewer_bits_take_less_memory(large, context):
-    """Weights and a cache of --context tokens take less in 16 bits than in 32, in 8 than in 16, in 4 than in 8."""
+    """By count, weights and a cache of --context tokens take less in 16 bits than in 32, and less in 8, and in 4."""
     cache = sum(cached(large.skeleton.trace)) * context
     sizes = {"float32": large.weights("float32") + 2 * cache}
     sizes |= {kind: large.weights(kind) + cache for kind in ("16 bits", *METHODS)}
@@ -195,18 +208,16 @@ def test_every_shape_survives(running_eight_bits, running_four_bits, quantizer):
 
 def test_an_eight_bit_weight_keeps_its_shape(quantizer, eight_bits):
     """A matrix in int8 has a number for each weight, (out_features, in_features)."""
-    _keeps_shapes(quantizer, eight_bits)
+    shapes = {name: linear_shape(quantizer.reference.model, name) for name in eight_bits.weights}
+    same("shapes", observed={name: list(shape) for name, shape in eight_bits.weights.items()}, expected=shapes)
 
 
-def test_a_four_bit_weight_keeps_its_shape(quantizer, four_bits):
-    """A matrix in 4 bits has a number for each weight, (out_features, in_features)."""
+def test_a_four_bit_weight_is_a_column_of_bytes(quantizer, four_bits):
+    """Today: two weights in 4 bits share a byte, and all bytes of a matrix lie in one column, (weights / 2, 1)."""
     for one in four_bits:
-        _keeps_shapes(quantizer, one)
-
-
-def _keeps_shapes(quantizer, one):
-    shapes = {name: sorted(p.shape) for name, p in quantizer.reference.model.named_parameters() if name in one.weights}
-    same(f"shapes ({one.method})", observed={name: sorted(s) for name, s in one.weights.items()}, expected=shapes)
+        shapes = {name: [quantizer.reference.model.get_parameter(name).numel() // 2, 1] for name in one.weights}
+        observed = {name: list(shape) for name, shape in one.weights.items()}
+        same(f"shapes ({one.method})", observed=observed, expected=shapes)
 
 
 # ---- at full width
@@ -235,9 +246,11 @@ def test_layers_as_wide_as_published_keep_their_shapes(full_width, published):
 
 
 @pytest.mark.lesson("Loading the Model: llm_int8_threshold")
-def test_features_beyond_the_threshold_stay_in_sixteen_bits(running_eight_bits, quantizer):
-    """With three features 60 times as large, a threshold of 6.0 halves the error of a layer at least."""
+def test_features_beyond_the_threshold_stay_out_of_the_eight_bits(running_eight_bits, quantizer):
+    """Features beyond a threshold of 6.0 are multiplied as they are, which halves the error of a layer at least."""
     layer, _, outlying, unquantized = outlying_input(running_eight_bits, quantizer.reference)
+    by_hand = split_by_hand(layer, 6.0, outlying)
+    close("at 6.0, by hand", observed=with_threshold(layer, 6.0, outlying), expected=by_hand, tolerance=1e-4)
     errors = {t: error(with_threshold(layer, t, outlying), unquantized) for t in (0.0, 6.0)}
     holds("error at 6.0", errors[6.0] < errors[0.0] / 2, observed=errors, expected="less than half of that at 0.0")
 
@@ -251,11 +264,11 @@ def test_a_threshold_of_200_turns_the_split_off(running_eight_bits, quantizer):
     differs("at 6.0", observed=returned[6.0], reference=returned[0.0])
 
 
-def test_eight_bits_treat_a_row_alike_in_any_batch(running_eight_bits, quantizer):
-    """What a layer returns for one row does not depend on the rows beside it."""
+def test_a_feature_beyond_the_threshold_counts_for_all_rows(running_eight_bits, quantizer):
+    """Today: a feature beyond the threshold in one row is left out of the 8 bits in all, and so changes the others."""
     layer, text, outlying, _ = outlying_input(running_eight_bits, quantizer.reference)
     beside = with_threshold(layer, 6.0, torch.cat([text[:1], outlying[1:]]))[:1]
-    close("row", observed=beside, expected=with_threshold(layer, 6.0, text[:1]))
+    differs("row beside others", observed=beside, reference=with_threshold(layer, 6.0, text[:1]))
 
 
 # ---- saving and loading
@@ -271,8 +284,8 @@ def test_a_quantized_model_saves_and_loads(quantizer, running_eight_bits, runnin
         close(f"scores ({one.method})", observed=again.trace.output, expected=expected, tolerance=1e-3)
 
 
-def test_a_four_bit_model_that_has_run_saves_what_it_holds(quantizer, running_four_bits, tmp_path):
-    """Saved after its first pass and loaded again, it gives the scores that it gave, within a thousandth."""
+def test_a_four_bit_model_that_has_run_saves_scales_out_of_order(quantizer, running_four_bits, tmp_path):
+    """Today: the first pass reorders weights and scales, and saving puts the weights back but not the scales."""
     if not packs_on_its_first_pass():
         does_not_apply(
             "The processor has no AVX512-BF16: bitsandbytes leaves the weights in the order in which they are saved."
@@ -282,43 +295,46 @@ def test_a_four_bit_model_that_has_run_saves_what_it_holds(quantizer, running_fo
         expected = ran.specimen.trace.output.clone()
         checkpoints.save(ran.specimen, tmp_path)
         off = error(load(tmp_path, quantizer.reference, None).trace.output, expected)
-        holds("squared error of the scores", off < 1e-3, observed=off, expected="below 0.001")
+        holds("squared error of the scores", off > 1e-3, observed=off, expected="above 0.001")
 
 
-def test_a_saved_model_can_be_dequantized(quantizer, eight_bits, tmp_path):
-    """A model that was saved gives floating point weights back on dequantize()."""
-    fresh = quantized(quantizer.folder, quantizer.reference, EIGHT_BITS)
-    checkpoints.save(fresh.specimen, tmp_path)
-    same("error", observed=checkpoints.error(getattr(fresh.specimen.model, "dequantize")), expected="none")  # noqa: B009
+def test_a_saved_model_cannot_be_dequantized(quantizer, eight_bits, tmp_path):
+    """Today: dequantize() works until the model is saved, which turns the type in its config into text."""
+    dequantize = [quantized(quantizer.folder, quantizer.reference, EIGHT_BITS).specimen for _ in range(2)]
+    same("error before", observed=checkpoints.error(getattr(dequantize[0].model, "dequantize")), expected="none")  # noqa: B009
+    checkpoints.save(dequantize[1], tmp_path)
+    message = checkpoints.error(getattr(dequantize[1].model, "dequantize"))  # noqa: B009
+    holds("error after", message != "none", observed=message, expected="an error")
 
 
 @pytest.mark.filterwarnings("ignore:You passed `quantization_config`:UserWarning")
-def test_a_quantized_file_is_loaded_as_it_is_asked_for(quantizer, eight_bits, tmp_path):
-    """A file in 8 bits that is loaded with load_in_4bit gives weights in 4 bits."""
+def test_a_quantized_file_stays_as_it_was_quantized(quantizer, eight_bits, tmp_path):
+    """Today: a file in 8 bits that is loaded with load_in_4bit stays in 8; the settings in the file win."""
     checkpoints.save(quantized(quantizer.folder, quantizer.reference, EIGHT_BITS).specimen, tmp_path)
     loaded = load(tmp_path, quantizer.reference, METHODS["nf4"])
     kinds = {type(p).__name__ for p in loaded.model.parameters() if not p.is_floating_point()}
-    same("weights", observed=sorted(kinds), expected=["Params4bit"])
+    same("weights", observed=sorted(kinds), expected=["Int8Params"])
 
 
 # ---- what is asked for and not done
 
 
-def test_modules_named_to_be_skipped_join_those_that_stay(quantizer, eight_bits):
-    """With a layer named in llm_int8_skip_modules, that layer stays as it is, and so does all that stays without it."""
+def test_modules_named_to_be_skipped_replace_those_that_stay(quantizer, eight_bits):
+    """Today: a layer named in llm_int8_skip_modules stays as it is, and what else would stay, the head, does not."""
     name = next(iter(eight_bits.weights)).rpartition(".")[0]
     settings = METHODS[EIGHT_BITS] | {"llm_int8_skip_modules": [name]}
     loaded = load(quantizer.folder, quantizer.reference, settings)
-    expected = set(eight_bits.weights) - {f"{name}.weight"}
-    same("layers in 8 bits", observed=sorted(replaced(loaded.model)), expected=sorted(expected))
+    found, usual = replaced(loaded.model), set(eight_bits.weights)
+    same("layers that stay", observed=sorted(usual - found), expected=[f"{name}.weight"])
+    holds("layers that do not stay", bool(found - usual), observed=sorted(found - usual) or "none", expected="some")
 
 
-def test_the_offload_flag_leaves_on_the_cpu_what_is_quantized_there(quantizer, eight_bits):
-    """With llm_int8_enable_fp32_cpu_offload=True a model on the CPU is in 8 bits, as it is without."""
+def test_the_offload_flag_leaves_all_on_the_cpu_in_32_bits(quantizer, eight_bits):
+    """Today: with llm_int8_enable_fp32_cpu_offload=True nothing that lies on the CPU is put into 8 bits."""
     settings = METHODS[EIGHT_BITS] | {"llm_int8_enable_fp32_cpu_offload": True}
     loaded = load(quantizer.folder, quantizer.reference, settings, device_map={"": "cpu"})
     observed = sorted(replaced(loaded.model)) or "none"
-    same("layers in 8 bits", observed=observed, expected=sorted(eight_bits.weights))
+    same("layers in 8 bits", observed=observed, expected="none")
 
 
 # ---- on an accelerator, at full published size

@@ -34,7 +34,7 @@ def test_an_encoder_decoder_writes_a_target_of_its_own(encoder_decoder):
 
 @pytest.mark.lesson("The decoder-only category specializes in generating outputs based on given instructions")
 def test_what_is_written_depends_on_what_was_read(generator):
-    """With another last word but one in the prompt, or in the source, the first new token has other scores."""
+    """With another second-to-last word in the prompt, or in the source, the first new token has other scores."""
     other = write(generator, change_token(generator, -2)["ids"])
     differs("scores of the first new token", observed=other.scores[:, 0], reference=greedy(generator).scores[:, 0])
 
@@ -55,7 +55,7 @@ def test_every_new_token_is_the_one_scored_highest(generator):
 
 
 def test_greedy_decoding_draws_no_lots(generator):
-    """Whatever the random seed, the same tokens are written."""
+    """The same tokens are written whatever the random seed."""
     torch.manual_seed(1)
     first = write(generator)
     torch.manual_seed(2)

@@ -32,7 +32,7 @@ def fails(request: pytest.FixtureRequest):
         for chapter in sorted({chapters()[claim] for claim in claims}):
             found = results(model, chapter=chapter, **breakage)
             failed |= {name: r["reason"] for name, r in found.items() if r["verdict"] == "fails"}
-        assert set(failed) == {*claims, *also}, failed
+        assert set(failed) == {*claims, *also}, (sorted(failed), failed)
         for claim in claims:
             assert why in failed[claim], failed[claim]
 

@@ -97,16 +97,31 @@ def test_another_count_in_table_3(fails, monkeypatch):
 # ---- cost and quality
 
 
-@pytest.mark.breaks("test_days_and_steps_tell_the_same_time")
+@pytest.mark.breaks("test_steps_days_and_cost_agree", "test_its_training_fits_the_cost_of_table_2")
 def test_twice_the_steps(fails, monkeypatch):
     """The big model takes twice the steps in the same time."""
     _tell(monkeypatch, BIG, steps=600_000)
     fails(BIG)
 
 
-@pytest.mark.breaks("test_days_on_eight_gpus_make_the_cost_of_table_2")
+@pytest.mark.breaks("test_its_training_fits_the_cost_of_table_2")
+@pytest.mark.parametrize("tokens", [4_000, 100_000])
+def test_another_number_of_tokens_a_step(fails, tokens, monkeypatch):
+    """A step reads a sixth of the tokens, too few for the days, or four times as many, too many for them."""
+    monkeypatch.setattr(vaswani2017, "TOKENS_A_STEP", tokens)
+    fails(BASE, why="share of the cost in table 2")
+
+
+@pytest.mark.breaks("test_its_training_fits_the_cost_of_table_2", "test_its_sizes_are_those_of_table_3")
+def test_feed_forward_networks_eight_times_as_wide(fails):
+    """The feed-forward networks of both sides are eight times as wide as published, and cost as much more."""
+    wide = {"encoder_ffn_dim": 16384, "decoder_ffn_dim": 16384}
+    fails(BASE, config=wide, also=("test_trained_parameters_are_those_of_table_3",))
+
+
+@pytest.mark.breaks("test_steps_days_and_cost_agree")
 def test_sixteen_gpus(fails, monkeypatch):
-    """The days told are spent on sixteen GPUs."""
+    """The paper's days are spent on sixteen GPUs."""
     monkeypatch.setattr(vaswani2017, "GPUS", 16)
     fails(BIG)
 

@@ -1,13 +1,17 @@
 """Counterexamples of chapter 8: files that do not fit, a library that does not mind, and plans that do not work out."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers.integrations import accelerate
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from fixtures.libraries.device_map import DISK
+from fixtures.published.headers import SINGLE
 
 pytest_plugins = ("tests.support.loaders",)
 
@@ -59,7 +63,35 @@ def test_a_norm_without_its_bias(fails):
     fails(OPT, wound=unbias, also=also, why="missing")
 
 
-@pytest.mark.breaks("test_the_file_has_each_number_once")
+@pytest.mark.breaks("test_the_file_has_each_number_once", "test_a_file_takes_two_bytes_a_number_in_16_bits")
+def test_a_file_with_a_number_twice(fails, monkeypatch):
+    """The library writes a matrix that goes by two names once for each."""
+    save = transformers.PreTrainedModel.save_pretrained
+
+    def twice(model, folder, **given):
+        save(model, folder, **given)
+        if not (Path(folder) / SINGLE).exists():
+            return
+        tensors = load_file(Path(folder) / SINGLE)
+        save_file(tensors | {"again": next(iter(tensors.values())).clone()}, Path(folder) / SINGLE, {"format": "pt"})
+
+    monkeypatch.setattr(transformers.PreTrainedModel, "save_pretrained", twice)
+    fails(OPT, also=("test_the_file_fits_the_architecture", "test_an_unexpected_tensor_is_named"))
+
+
+@pytest.mark.breaks("test_a_file_takes_two_bytes_a_number_in_16_bits")
+def test_a_file_in_32_bits_whatever_is_saved(fails, monkeypatch):
+    """The library writes every number in 32 bits."""
+    save = transformers.PreTrainedModel.save_pretrained
+    monkeypatch.setattr(
+        transformers.PreTrainedModel,
+        "save_pretrained",
+        lambda model, folder, **more: save(model.float(), folder, **more),
+    )
+    fails(OPT, why="bytes")
+
+
+@pytest.mark.breaks("test_a_file_takes_two_bytes_a_number_in_16_bits")
 def test_more_parameters_published_than_there_are(fails):
     """A tenth more parameters are published than the model has."""
     fails(OPT, entry={"parameters": 137763226}, why="GB at full size")
@@ -105,6 +137,20 @@ def test_a_library_that_makes_up_what_it_cannot_read(fails, loading):
 
     loading(make_up)
     fails(OPT, why="observed 'none'")
+
+
+@pytest.mark.breaks("test_a_missing_file_is_refused")
+def test_a_library_that_fails_for_another_reason(fails, loading):
+    """Of a checkpoint in several files none is ever read: the call ends in an error about something else."""
+
+    def broken(load, cls, folder, **kwargs):
+        if folder and not (Path(folder) / SINGLE).exists() and len(list(Path(folder).glob("*.safetensors"))) > 1:
+            raise TypeError("no folder is welcome")
+        return load(folder, **kwargs)
+
+    loading(broken)
+    also = ("test_a_checkpoint_in_several_files_loads_as_one", "test_a_file_that_is_cut_off_is_refused")
+    fails(OPT, why="no folder is welcome", also=also)
 
 
 # ---- in which type

@@ -16,7 +16,7 @@ from fixtures.verdicts.versions import versions
 VERSION = versions(("transformers",))["transformers"]
 RELEASE = "transformers-{}.{}.txt".format(*results.release_of(VERSION))
 CHAPTERS = {"test_a": "specs/test_01.py", "test_b": "specs/test_01.py", "test_c": "specs/test_08.py"}
-CLAIM = "test_days_and_steps_tell_the_same_time"  # arithmetic on what the paper says: nothing is built for it
+CLAIM = "test_steps_days_and_cost_agree"  # arithmetic on what the paper says: nothing is built for it
 MODELS = list(read_matrix(ROOT / "models.yaml").entries)
 
 
