@@ -56,7 +56,8 @@ POSITIONS = {
     "sinusoidal": """ctrl fsmt m2m_100 marian musicgen musicgen_melody nllb-moe pegasus pegasus_x seamless_m4t
         seamless_m4t_v2 xglm""",
     "alibi": "bloom mpt",
-    "relative": "cpmant funnel inkling_text inkling2_text longt5 mt5 switch_transformers t5 umt5 xlnet",
+    "relative": """cpmant funnel inkling_text inkling2_text inkling2_loop_text longt5 mt5 switch_transformers t5 umt5
+        xlnet""",
     "none": """falcon_mamba granitemoehybrid jamba kimi_linear mamba mamba2 nemo_speechlm nemotron_h rwkv xlstm zamba
         zamba2""",
 }  # the others are rotary
@@ -64,7 +65,7 @@ PROJECTIONS = {
     "fused": """bloom codegen dbrx deberta falcon fuyu gpt-sw3 gpt2 gpt_bigcode gpt_neox gpt_neox_japanese modernbert
         modernvbert mpt openai-gpt persimmon phi3 phi4_multimodal""",
     "latent": """axk1 axk2 bailing_hybrid deepseek_v2 deepseek_v3 deepseek_v32 deepseek_v4 dots3_note dots3_note_text
-        glm4_moe_lite glm_moe_dsa hy_v4 kimi_linear longcat_flash minicpm3 youtu""",
+        glm4_moe_lite glm_moe_dsa hy_v4 kimi_linear longcat_flash minicpm3 sarvam_mla youtu""",
     "none": NO_TRANSFORMERS,
 }  # the others are separate
 

@@ -60,6 +60,71 @@ RELEASES = {
     },
 }
 
+STACKS = {
+    "d_model": 32,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64,
+    "decoder_ffn_dim": 64,
+    "vocab_size": 99,
+    "max_position_embeddings": 64,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+ENCODER = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "vocab_size": 99,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "type_vocab_size": 2,
+}
+RELEASES |= {
+    # the common name of the number of layers means the encoder's
+    "stacks of other depths": STACKS | {"model_type": "bart", "encoder_layers": 2, "decoder_layers": 3},
+    "one stack of two, alone": STACKS
+    | {
+        "model_type": "mbart",
+        "architectures": ["MBartForCausalLM"],
+        "is_encoder_decoder": False,
+        "is_decoder": True,
+        "encoder_layers": 3,
+        "decoder_layers": 2,
+    },
+    "stacks of other depths, told without the encoder's name": {
+        "model_type": "t5",
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_heads": 4,
+        "vocab_size": 99,
+        "num_layers": 3,
+        "num_decoder_layers": 2,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
+    },
+    # it counts places over what is no padding, and generate() from 0
+    "places counted from behind the padding's": ENCODER
+    | {"model_type": "roberta", "architectures": ["RobertaForCausalLM"], "is_decoder": True, "pad_token_id": 1},
+    "values that are turned": ENCODER | {"model_type": "roformer", "rotary_value": True, "embedding_size": 32},
+    "distances projected once for all texts": ENCODER
+    | {
+        "model_type": "deberta-v2",
+        "type_vocab_size": 0,
+        "relative_attention": True,
+        "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    },
+}
+
 
 def subject(name, folder):
     """The model of one of these configs, where this version of transformers knows its type."""
