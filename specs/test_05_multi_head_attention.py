@@ -5,12 +5,10 @@ one projection, so that every head contributes its own part to the output.
 """
 
 import pytest
-import torch
 
 from fixtures.behaviour.facts import VISIBLE
 from fixtures.behaviour.interventions import change_input, change_weights, in_later_pass
-from fixtures.verdicts.evidence import close, differs, holds, same
-from fixtures.verdicts.judge import does_not_apply
+from fixtures.verdicts.evidence import close, holds, same
 
 pytestmark = pytest.mark.lesson("Multi-Head Attention")
 
@@ -84,17 +82,6 @@ def test_the_heads_contributions_add_up_to_the_output(attention):
     """The output is the sum of what each head contributes, and the projection's bias."""
     parts = sum(attention.contribution(head) for head in range(attention.heads))
     close("sum of the parts", observed=parts + attention.output_bias, expected=attention.output)
-
-
-@pytest.mark.lesson("each head learning to focus on distinct aspects of the text")
-def test_any_two_heads_attend_to_different_things(attentions):
-    """No two heads of an attention give the same weights."""
-    if max(attention.heads for attention in attentions) == 1:
-        does_not_apply("There is one head in every attention.")
-    for attention in attentions:
-        for one, other in torch.combinations(torch.arange(attention.heads)).tolist():
-            weights = attention.weights[:, one], attention.weights[:, other]
-            differs(f"weights of heads {one} and {other}", observed=weights[0], reference=weights[1])
 
 
 def _without(head):

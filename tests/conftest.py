@@ -2,19 +2,21 @@
 
 import pytest
 
+RARE = ("registry", "seeds")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark that says which claims a counterexample is for."""
     config.addinivalue_line("markers", "breaks(*claims): The test breaks a model so that these claims fail.")
+    config.addinivalue_line("markers", "seeds: The test trains every model of chapter 11 with other seeds.")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the visit to every architecture, which takes minutes, unless -m asks for it."""
-    if "registry" in config.getoption("markexpr"):
-        return
-    left = [item for item in items if item.get_closest_marker("registry")]
-    items[:] = [item for item in items if item not in set(left)]
-    config.hook.pytest_deselected(items=left)
+    """Leave out what takes minutes unless -m asks for it: every architecture, and training with other seeds."""
+    rare = [mark for mark in RARE if mark not in config.getoption("markexpr")]
+    left = {item for item in items for mark in rare if item.get_closest_marker(mark)}
+    items[:] = [item for item in items if item not in left]
+    config.hook.pytest_deselected(items=list(left))
 
 
 @pytest.fixture

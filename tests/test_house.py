@@ -8,7 +8,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "fixtures"
-FLOORS = ("verdicts", "anatomy", "models", "published", "behaviour", "libraries", "claims", "timings", "report")
+FLOORS = (
+    "verdicts",
+    "anatomy",
+    "models",
+    "published",
+    "behaviour",
+    "libraries",
+    "learning",
+    "claims",
+    "timings",
+    "report",
+)
 
 
 def _modules() -> dict[str, Path]:

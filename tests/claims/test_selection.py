@@ -38,6 +38,10 @@ def test_quantizes(model, quantizer):
 def test_loads(model):
     """It loads."""
 
+@pytest.mark.learning
+def test_trains(model):
+    """It trains."""
+
 @pytest.mark.gpu
 def test_large(model):
     """It is large."""
@@ -54,7 +58,7 @@ needs_none = pytest.mark.skipif(torch.accelerator.is_available(), reason="an acc
 @pytest.fixture
 def run(pytester):
     """Run the fakes; return what passed, and the run."""
-    pytester.makeini("[pytest]\nstrict = true\nmarkers =\n gpu: x\n quantization: x\n")
+    pytester.makeini("[pytest]\nstrict = true\nmarkers =\n gpu: x\n quantization: x\n learning: x\n")
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_04_fake=CHAPTER)
     plugins = [word for name in PLUGINS for word in ("-p", f"fixtures.{name}")]
@@ -70,7 +74,7 @@ def run(pytester):
 def test_a_plain_run_leaves_out_what_takes_its_time_and_says_so(run):
     passed, done = run()
     assert passed == {"test_plain", "test_arithmetic"}
-    done.stdout.fnmatch_lines(['2 of these load or quantize for real and were left out; -m "*" runs them.'])
+    done.stdout.fnmatch_lines(['3 of these load, quantize or train for real and were left out; -m "*" runs them.'])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,7 @@ def test_a_plain_run_leaves_out_what_takes_its_time_and_says_so(run):
     [
         ("quantization", {"test_arithmetic", "test_quantizes"}),
         ("loading", {"test_loads"}),
+        ("learning", {"test_trains"}),
         ("loading or quantization", {"test_arithmetic", "test_quantizes", "test_loads"}),
         ("not gpu", {"test_plain", "test_arithmetic"}),
     ],
@@ -90,7 +95,7 @@ def test_a_mark_is_asked_for_by_name(run, marks, expected):
 
 def test_a_file_named_on_the_command_line_is_run_whole(run):
     passed, _ = run("test_04_fake.py")
-    assert passed == {"test_plain", "test_arithmetic", "test_quantizes", "test_loads"}
+    assert passed == {"test_plain", "test_arithmetic", "test_quantizes", "test_loads", "test_trains"}
 
 
 @needs_none
