@@ -65,4 +65,4 @@ def test_a_method_without_a_law_is_named(tmp_path):
     found = looked_at(folder)
     assert not [r for r in found.values() if r["verdict"] == "fails"]
     assert {found[name]["verdict"] for name in (METHOD, SCALES)} == {"holds"}
-    assert "How unheard-of packs a matrix is not known here" in found[WHERE]["reason"]
+    assert "How unheard-of lays a matrix out is not known here" in found[WHERE]["reason"]

@@ -225,6 +225,98 @@ def test_a_method_without_a_law_is_held_against_itself(tmp_path):
     assert release_of(folder).packing.lacking == [f"{LAYER.replace('.1.', '.2.')}.codebook"]
 
 
+OTHERS = {
+    "bitnet": lambda stem, w: {f"{stem}.weight": w[::4].to(torch.uint8), f"{stem}.weight_scale": torch.ones(1)},
+    "quanto": lambda stem, w: {f"{stem}.weight._data": w.to(torch.int8), f"{stem}.weight._scale": torch.ones(1)},
+    "eetq": lambda stem, w: {f"{stem}.weight": w.T.to(torch.int8), f"{stem}.weight_scales": torch.ones(1)},
+}
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_methods_of_other_libraries_are_held_against_themselves(tmp_path, method):
+    folder = packed.save_full(tmp_path / "release")
+
+    def change(tensors):
+        found = {n: t for n, t in tensors.items() if not n.endswith("proj.weight")}
+        for name in tensors.keys() - found.keys():
+            found |= OTHERS[method](name.removesuffix(".weight"), tensors[name])
+        return found
+
+    packed.configure(packed.rewrite(folder, change), quantization_config={"quant_method": method})
+    packing = release_of(folder).packing
+    assert (len(packing.beside), packing.lacking, packing.strays) == (14, [], ())
+    assert packing.as_stated
+    assert packing.count == "14 packed, 2 in full (BF16)"
+
+
+@pytest.mark.parametrize(
+    ("method", "layout"),
+    [("gptq", {"checkpoint_format": "marlin"}), ("awq", {"version": "gemv"}), ("compressed-fp8", {"format": "dense"})],
+    ids=["marlin", "gemv", "dense"],
+)
+def test_a_layout_without_a_law_is_not_read_by_another(copy, method, layout):
+    packing = release_of(packed.settings(copy(method), **layout)).packing
+    assert not packing.readable
+    assert (packing.lacking, packing.misshapen, packing.strays) == ([], {}, ())
+
+
+def test_a_config_of_the_cache_alone_leaves_the_weights_in_full(tmp_path):
+    said = {"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": {"num_bits": 8}}
+    packing = release_of(packed.configure(packed.save_full(tmp_path / "full"), quantization_config=said)).packing
+    assert packing.as_stated
+    assert (packing.against_the_config, packing.strays) == ({}, ())
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4), (0, 0)], ids=["scalar", "vector", "cube", "empty"])
+@pytest.mark.parametrize(
+    "method", ["gptq", "awq", "compressed-integers", "fp8", "nvfp4", "bnb-nf4", "bnb-int8", "mxfp4"]
+)
+def test_numbers_of_no_sensible_shape_are_survived(published, method, shape):
+    """Whatever the shapes, something is found to be wrong, and nothing is raised."""
+    release = release_of(published(method))
+    tensors = dict(release.headers.tensors)
+    lost = [name for name in tensors if name.startswith(stem(method)) and not name.endswith("bias")]
+    for name in lost:
+        changed = Headers(("x",), tensors | {name: Tensor(tensors[name].dtype, shape)})
+        modules = Modules(release.config)
+        packing = unpack(changed, Promise(release.packing.promise.settings, modules), modules)
+        assert packing.lacking == []
+        assert isinstance(packing.of_other_bits, dict)
+        assert isinstance(packing.misshapen, dict)
+
+
+@pytest.mark.parametrize("method", ["fp8", "mxfp4"])
+def test_what_is_laid_out_is_what_the_library_reads(published, method):
+    """Transformers unpacks these on the CPU: nothing is missing, and nothing is left over."""
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    model, found = auto.from_pretrained(published(method), output_loading_info=True)
+    assert {name: names for name, names in found.items() if names} == {}
+    assert model(torch.arange(8)[None]).logits.isfinite().all()
+
+
+def test_what_compressed_tensors_packs_is_read(tmp_path):
+    """The library's own compressor, where it is installed."""
+    library = pytest.importorskip("compressed_tensors", exc_type=ImportError)
+    from compressed_tensors.compressors import ModelCompressor
+    from compressed_tensors.quantization import QuantizationConfig, apply_quantization_config
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(packed.save_full(tmp_path / "full"))
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
+    groups = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    apply_quantization_config(model, QuantizationConfig(config_groups=groups, ignore=["lm_head"]))
+    compressor = ModelCompressor.from_pretrained_model(model)
+    compressor.compress_model(model)
+    model.save_pretrained(tmp_path / "release", state_dict=model.state_dict())
+    compressor.update_config(tmp_path / "release")
+    packing = release_of(tmp_path / "release").packing
+    assert packing.as_stated, library.__version__
+    assert (packing.lacking, packing.strays, packing.misshapen) == ([], (), {})
+    assert (packing.against_the_config, packing.of_other_bits) == ({}, {})
+
+
 def test_what_lies_in_a_file_beside_the_config_is_read(copy):
     """ModelOpt may say it in hf_quant_config.json alone."""
     folder = packed.configure(copy("nvfp4"), drop=("quantization_config",))

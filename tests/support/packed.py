@@ -152,7 +152,12 @@ def unheard_of(stem: str, weight: Tensor) -> Tensors:
 
 def _compressed(**weights: Any) -> dict[str, Any]:
     group = {"targets": ["Linear"], "weights": {"symmetric": True, "dynamic": False, **weights}}
-    return {"quant_method": "compressed-tensors", "config_groups": {"group_0": group}, "ignore": ["lm_head"]}
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head"],
+    }
 
 
 LAID_OUT: dict[str, tuple[Pack, dict[str, Any]]] = {
