@@ -86,6 +86,24 @@ def test_a_sound_one_is_unpacked_whole(published, method):
     assert packing.remedy == ""
 
 
+SHARES = {  # bits of a number with its scales, by the arithmetic of each method
+    "fp8": 8 + 32 / packed.BLOCK**2,
+    "compressed-integers": 4 + 16 / packed.GROUP,
+    "awq": 4 + (16 + 4) / packed.GROUP,
+    "nvfp4": 4 + 8 / 16,
+    "mxfp4": 4 + 8 / 32,
+    "bnb-nf4": 4 + 32 / 64,
+}
+
+
+@pytest.mark.parametrize("method", SHARES)
+def test_bits_are_counted_with_scales(published, method):
+    """To within what stands once for a matrix: a global scale, a shape, a table of sixteen numbers."""
+    packing = release_of(published(method)).packing
+    assert SHARES[method] - 0.01 <= packing.bits_with_scales < SHARES[method] + 0.15
+    assert packing.bits_taken == [8.0 if method == "fp8" else 4.0]
+
+
 @pytest.mark.parametrize("method", packed.METHODS)
 def test_scales_that_are_missing_are_named(copy, method):
     name = stem(method) + SCALES.get(method, ".weight_scale")
