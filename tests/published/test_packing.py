@@ -211,6 +211,49 @@ def test_experts_one_by_one_are_unpacked(tmp_path, method):
     assert len(packing.packed) == 2 * (4 + 4 * 3)
 
 
+def test_a_turned_matrix_is_of_another_shape(copy):
+    """A linear module's matrix is (out, in), packed or not."""
+
+    def turn(tensors):
+        for ending in ("weight", "weight_scale_inv"):
+            tensors[f"{LAYER}.{ending}"] = tensors[f"{LAYER}.{ending}"].T
+
+    release = release_of(packed.rewrite(copy("fp8"), turn))
+    assert release.fit.mismatched_shapes == {f"{LAYER}.weight": ((256, 128), (128, 256))}
+
+
+def test_numbers_that_were_saved_after_they_had_run_are_seen(copy):
+    """The library repacks 4 bits for its CPU kernels, and saves scales in 16 bits and another order."""
+
+    def run(tensors):
+        tensors[f"{LAYER}.weight"] = tensors[f"{LAYER}.weight"].reshape(128, 128)
+        scales = tensors[f"{LAYER}.weight.absmax"]
+        tensors[f"{LAYER}.weight.absmax"] = scales.reshape(128, 4).T.bfloat16()
+
+    release = release_of(packed.rewrite(copy("bnb-nf4"), run))
+    assert set(release.packing.misshapen) == {f"{LAYER}.weight", f"{LAYER}.weight.absmax"}
+    assert release.fit.mismatched_shapes == {}
+
+
+def test_modules_that_keep_a_matrix_turned_are_read(tmp_path):
+    """GPT-2 has (in, out); what packs it has (out, in)."""
+    said = packed.LAID_OUT["gptq"][1]
+    sizes = {"n_embd": 128, "n_layer": 1, "n_head": 4, "vocab_size": 128}
+    folder = packed.save_full(tmp_path / "release", "gpt2", dtype=torch.float16, **sizes)
+
+    def change(tensors):
+        found = {n: t for n, t in tensors.items() if ".c_" not in n or n.endswith("bias")}
+        for name in tensors.keys() - found.keys():
+            found |= packed.gptq(name.removesuffix(".weight"), tensors[name].T)
+        return found
+
+    release = release_of(packed.configure(packed.rewrite(folder, change), quantization_config=said))
+    packing = release.packing
+    assert len(packing.packed) == 4
+    assert (packing.lacking, packing.misshapen, packing.against_the_config) == ([], {}, {})
+    assert (release.fit.missing, release.fit.unexpected, release.fit.mismatched_shapes) == ((), (), {})
+
+
 def test_an_expert_whose_scale_is_lost_is_named(tmp_path):
     name = "model.layers.1.mlp.experts.3.up_proj.weight_scale_inv"
     folder = packed.lay_out(tmp_path / "release", "fp8", "qwen3_moe")

@@ -48,7 +48,7 @@ def save_full(folder: Path, kind: str = "llama", dtype: torch.dtype = torch.bflo
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    usual: dict[str, dict[str, Any]] = {"qwen3_moe": MOE, "gpt_oss": GPT_OSS}
+    usual: dict[str, dict[str, Any]] = {"qwen3_moe": MOE, "gpt_oss": GPT_OSS, "gpt2": {}}
     given = usual.get(kind, LLAMA) | fields
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given)).to(dtype)
     model.save_pretrained(folder)
