@@ -398,10 +398,17 @@ def test_what_lies_in_a_file_beside_the_config_is_read(copy):
         {"quant_method": "gptq", "bits": "four", "group_size": {}, "dynamic": {"(": {}}},
         {"quant_method": "compressed-tensors", "config_groups": []},
         {"quant_method": "compressed-tensors", "config_groups": {"a": None, "b": {"weights": {"num_bits": "x"}}}},
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {}, "targets": 7}}},
+        {"quant_method": "gptq", "dynamic": [1], "extra_config": 3, "modules_in_block_to_quantize": 4},
+        {"quant_method": "fp8", "modules_to_not_convert": ["(.*)*(.*)*x", ".*" * 50 + "x", "(a|a)+" * 9]},
+        {"quant_method": "compressed-tensors", "ignore": ["re:(.*.*)+x"], "config_groups": {"a": {"weights": {}}}},
         {"load_in_4bit": True},
         {"nothing": "known"},
     ],
-    ids=["number", "block", "no-block", "patterns", "gptq", "groups", "no-groups", "no-method", "nothing"],
+    ids=[
+        *("number", "block", "no-block", "patterns", "gptq", "groups", "no-groups", "targets", "overrides"),
+        *("endless", "endless-ignored", "no-method", "nothing"),
+    ],
 )
 def test_settings_that_make_no_sense_are_survived(copy, settings):
     release = release_of(packed.configure(copy("fp8"), quantization_config=settings))
