@@ -10,6 +10,7 @@ import torch
 from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
 from fixtures.models.runnable import vocabulary
 from fixtures.published.headers import layers_in, tied, values_of
+from fixtures.published.packing.unpacked import by_kind
 from fixtures.published.tokenizer import SENTENCE
 from fixtures.verdicts.evidence import holds, same
 from fixtures.verdicts.judge import does_not_apply, not_run
@@ -47,15 +48,15 @@ def test_every_tensor_has_its_shape(fit):
     same("of another shape", observed=observed or "none", expected="none")
 
 
-def test_every_tensor_has_the_type_of_the_config(release, fit, headers, skeleton):
-    """Each is stored in the type that the config names, but what the class keeps in 32 bits."""
+def test_every_tensor_has_the_type_of_the_config(release, fit, unpacked, skeleton):
+    """Each is stored in the type that the config names, but what is packed or the class keeps in 32 bits."""
     named = getattr(release.config, "dtype", None)
     if named is None:
         does_not_apply(f"The config of {release.id} names no type.")
     stated = str(named).removeprefix("torch.")
-    kept = kept_in_32_bits(skeleton.model, headers.stored_as)
+    kept = kept_in_32_bits(skeleton.model, unpacked.stored_as)
     made = of_another_type(skeleton.model, getattr(torch, stated))
-    stored = {n: dtype for n, dtype in headers.stored_as.items() if n not in kept | made}
+    stored = {n: dtype for n, dtype in unpacked.stored_as.items() if n not in kept | made}
     others = {name: dtype for name, dtype in stored.items() if dtype != stated}
     holds("tensors", len(stored) > 0, observed=len(stored), expected="at least one")
     same(f"not in {stated}", observed=others or "none", expected="none")
@@ -90,6 +91,41 @@ def test_a_matrix_with_two_names_is_one_in_the_file(release, fit, headers, skele
         values = values_of(release.folder(), headers.files, found) if len(found) > 1 else []
         alike = all(torch.equal(values[0], other) for other in values[1:])
         holds(f"{names[0]} in the files", alike, observed=found or "none", expected="the same under every name")
+
+
+# ---- packed weights
+
+
+def test_the_config_names_the_method_of_packed_weights(packing):
+    """The config names the method by which the weights in the files are packed, and none where they are in full."""
+    stated, found = packing.promise.method or "none", " and ".join(packing.methods) or "none"
+    expected = f"{found}: of the matrices in the files {packing.count}. {packing.remedy}".strip()
+    holds("the method in quantization_config", packing.as_stated, observed=stated, expected=expected)
+
+
+def test_each_packed_matrix_has_its_scales(packed):
+    """Each packed matrix has its scales, and whatever else its numbers are read with, and each scale its matrix."""
+    same("missing", observed=by_kind(packed.lacking) or "none", expected="none")
+    same("without a packed matrix", observed=by_kind(packed.strays) or "none", expected="none")
+
+
+def test_there_is_a_scale_for_each_group(packed_by_law):
+    """Scales are as many as their matrix has groups, blocks or rows, and each part has its method's type and shape."""
+    misshapen = {n: f"{found}, not {wanted}" for n, (found, wanted) in packed_by_law.misshapen.items()}
+    same("of another type or shape", observed=by_kind(misshapen) or "none", expected="none")
+
+
+def test_a_matrix_is_packed_where_the_config_says_so(packed_as_stated):
+    """A matrix is in the files in full where the config leaves it out of the packing, and packed where it does not."""
+    holds("packed matrices", bool(packed_as_stated.packed), observed=len(packed_as_stated.packed), expected="some")
+    same("not as the config says", observed=by_kind(packed_as_stated.against_the_config) or "none", expected="none")
+
+
+def test_a_weight_takes_the_bits_that_the_config_promises(packed_as_stated):
+    """The numbers of a packed matrix take as many bits each as the config says, its scales aside."""
+    others = {n: f"{taken:g} bits, promised {said}" for n, (taken, said) in packed_as_stated.of_other_bits.items()}
+    holds("bits a number", bool(packed_as_stated.packed), observed=packed_as_stated.bits_taken, expected="some")
+    same("other bits", observed=by_kind(others) or "none", expected="none")
 
 
 # ---- the tokenizer

@@ -10,6 +10,7 @@ import pytest
 from fixtures.claims.model_under_test import Subject
 from fixtures.published.release import at_path
 from fixtures.report import sheet
+from tests.support.packed import lay_out
 from tests.support.ward import healthy, matrix
 
 ROOT = Path(__file__).parents[2]
@@ -170,3 +171,14 @@ def test_a_release_is_measured_as_its_entry_is():
     """A bare config gives the sheet that the model of the matrix has."""
     release = Subject(at_path(CONFIGS / "facebook/opt-125m.json"), matrix().traits)
     assert sheet.measured(release) == sheet.measured(healthy("facebook/opt-125m"))
+
+
+def test_a_packed_release_says_how_it_is_packed(tmp_path):
+    """Once a claim has looked: the method, the bits that a number takes in truth, and the bytes of the files."""
+    subject = Subject(at_path(lay_out(tmp_path / "awq", "awq")), matrix().traits)
+    assert "packed" not in dict(sheet.rows(sheet.measured(subject)))
+    assert subject.release.packing is not None
+    assert dict(sheet.rows(sheet.measured(subject)))["packed"] == (
+        "AWQ in 4.62 bits a weight with its scales; matrices: 14 packed, 2 in full (F16); "
+        "237.3 kB in the files, 5.78 bits a parameter"
+    )
