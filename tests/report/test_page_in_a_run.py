@@ -91,12 +91,14 @@ def test_without_report_there_is_no_page(suite):
     assert [*suite.path.rglob("index.html")] == []
 
 
-def test_an_earlier_page_is_not_this_runs(suite):
-    """A run that selects nothing leaves no page of another run behind."""
+def test_a_run_of_nothing_leaves_an_earlier_record_and_its_page(suite):
+    """A run that selects nothing takes nothing away, and does not call the page its own."""
     run(suite, "--report", "out")
+    before = {path.name: path.read_bytes() for path in (suite.path / "out").iterdir()}
     done = run(suite, "--report", "out", "-k", "nothing_of_the_kind")
-    assert os.listdir(suite.path / "out") == ["report.json"]
+    assert {path.name: path.read_bytes() for path in (suite.path / "out").iterdir()} == before
     assert "The page:" not in done.stdout
+    assert "the record of an earlier run is left as it was" in done.stdout
 
 
 def test_a_page_that_cannot_be_written_fails_the_run_in_a_sentence(suite):

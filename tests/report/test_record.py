@@ -110,9 +110,10 @@ def test_interrupted_run_is_not_complete(suite, how):
 
 
 def test_next_run_replaces_an_earlier_report(suite):
-    """A directory holds the latest run alone."""
+    """A directory holds the latest run alone, where that is as much as the one before or the user says so."""
     suite.runpytest_inprocess(*arguments("--report", "out"))
-    suite.runpytest_inprocess(*arguments("--report", "out", "-k", "mixer"))
+    suite.runpytest_inprocess(*arguments("--report", "out", "-k", "mixer", "--replace"))
+    assert os.listdir(suite.path / "out") == ["report.json"]
     assert [model["id"] for model in report(suite)["models"]] == ["mixer"]
 
 
@@ -240,7 +241,7 @@ def test_table_fits_its_terminal(width):
 
 
 def test_lines_hold_nothing_that_a_terminal_obeys():
-    """A control character in a model's data is shown as a question mark."""
+    """A control character in a model's data is shown as Python writes it."""
     page = Page(80, unicode=False)
     made = fake()
     lines = [page.legible(line) for line in [*page.matrix(made), *page.sheet(fake(1)), tally(made)]]

@@ -1,0 +1,137 @@
+"""One model, one budget: what crashes, eats memory or never ends is not run, with the limit, and the next model is."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.small import ROOT, report
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are the Linux kernel's")
+CONFTEST = """
+import pytest
+
+MODELS = ["org/good", "org/bad", "org/last"]
+
+def pytest_addoption(parser):
+    parser.addoption("--model", action="append")
+
+def pytest_generate_tests(metafunc):
+    together = metafunc.config.pluginmanager.hasplugin("xdist")
+    params = [pytest.param(m, id=m, marks=pytest.mark.xdist_group(m) if together else []) for m in MODELS]
+    metafunc.parametrize("model", params, indirect=True, scope="session")
+
+@pytest.fixture(scope="session")
+def model(request):
+    return request.param
+"""
+CLAIMS = '''
+"""Claims: of three models."""
+import ctypes, os, warnings
+import pytest
+
+def test_before(model):
+    """It holds."""
+    warnings.warn("mind this")
+
+def test_bad(model):
+    """It is well."""
+    if model == "org/bad":
+        {way}
+
+def test_behind(model):
+    """It holds as well."""
+'''
+WAYS = {
+    "never ends": "ctypes.PyDLL(None).pause()",  # holding the lock that Python's own threads and signals wait for
+    "aborts": "os.abort()",
+    "crashes": "ctypes.string_at(0)",
+    "exits": "os._exit(0)",
+    "eats memory": "[bytearray(10**8) for _ in range(50)]; os.abort()",
+}
+
+
+@pytest.fixture
+def suite(pytester):
+    pytester.makeini("[pytest]\n")
+    pytester.makeconftest(CONFTEST)
+    pytester.mkdir("specs")
+    return pytester
+
+
+def run(suite, way, *options):
+    (suite.path / "specs/test_01_claims.py").write_text(CLAIMS.lstrip().replace("{way}", way))
+    plugins = ("verdicts.judge", "report.record", "report.terminal", "claims.limits", "claims.budget")
+    named = [word for plugin in plugins for word in ("-p", f"fixtures.{plugin}")]
+    rest = ["-p", "no:cacheprovider", "-p", "no:benchmark", "--model=x", "--report=out", *options]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *named, *rest],
+        cwd=suite.path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def verdicts(suite):
+    return {(r["claim"].rpartition("_")[2], r["model"][4:]): r["verdict"] for r in report(suite)["results"]}
+
+
+GOOD = {(claim, model): "holds" for claim in ("before", "bad", "behind") for model in ("good", "last")}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_bad_model_costs_itself_alone(suite, way):
+    began = time.monotonic()
+    done = run(suite, WAYS[way], "--limit=seconds=5", "--limit=gigabytes=1")
+    found = verdicts(suite)
+    assert {key: verdict for key, verdict in found.items() if key in GOOD} == GOOD, done.stdout
+    assert found["before", "bad"] == "holds"
+    if way != "eats memory":  # which Python itself is told of
+        assert found["bad", "bad"] == found["behind", "bad"] == "not run"
+        reasons = {r["reason"] for r in report(suite)["results"] if r["verdict"] == "not run"}
+        words = "--limit=seconds=N allows it more" if way == "never ends" else "--limit=gigabytes=N allows it more"
+        assert all(words in reason and "org/bad" in reason for reason in reasons)
+    assert done.returncode == 1
+    assert report(suite)["suite"]["complete"] is True
+    assert "mind this" in done.stdout
+    assert time.monotonic() - began < 100
+
+
+@pytest.mark.parametrize("way", ["never ends", "aborts"])
+def test_it_does_with_workers(suite, way):
+    done = run(suite, WAYS[way], "--limit=seconds=5", "-n", "1", "--dist=loadgroup")
+    found = verdicts(suite)
+    assert {key: verdict for key, verdict in found.items() if key in GOOD} == GOOD, done.stdout
+    assert found["bad", "bad"] == found["behind", "bad"] == "not run"
+    assert done.returncode == 1
+
+
+def test_a_good_run_is_as_in_one_process(suite):
+    apart = run(suite, "pass")
+    found = report(suite)
+    here = run(suite, "pass", "--pdb")
+    for document in (found, other := report(suite)):
+        del document["suite"]
+        for result in document["results"]:
+            del result["seconds"]
+    assert found == other
+    assert apart.returncode == here.returncode == 0
+
+
+@pytest.mark.parametrize("way", ["pytest.exit('enough')", "raise KeyboardInterrupt"])
+def test_what_stops_a_run_stops_it(suite, way):
+    done = run(suite, way)
+    assert done.returncode == pytest.ExitCode.INTERRUPTED
+    assert ("behind", "bad") not in verdicts(suite)
+
+
+def test_the_first_failure_may_end_it(suite):
+    done = run(suite, "assert False", "-x")
+    assert done.returncode == 1
+    assert verdicts(suite)["bad", "bad"] == "fails"
+    assert ("behind", "bad") not in verdicts(suite)

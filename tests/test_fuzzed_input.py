@@ -1,0 +1,146 @@
+"""Any input: what is read of somebody else's files ends in a result or in the project's own errors.
+
+FUZZ_EXAMPLES in the environment says how many of each kind are tried; else there are few, the same every time.
+"""
+
+import contextlib
+import json
+import os
+import struct
+
+import pytest
+
+hypothesis = pytest.importorskip("hypothesis", reason="pip install -e '.[dev]' brings it")
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from fixtures.models.config_fields import MEANINGS  # noqa: E402
+from fixtures.published.entries_file import EntriesError, load  # noqa: E402
+from fixtures.published.headers import INDEX, SINGLE, HeadersError, in_directory  # noqa: E402
+from fixtures.published.release import ReleaseError, at_path, listed  # noqa: E402
+from fixtures.published.small_files import FileError  # noqa: E402
+from fixtures.report import earlier, record  # noqa: E402
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+few = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=EXAMPLES <= 40,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+numbers = st.one_of(st.integers(-(2**70), 2**70), st.integers(-2, 70), st.floats(), st.booleans(), st.none())
+texts = st.one_of(st.text(max_size=8), st.sampled_from(["", "os", "float32", "\x1b[2J", "\ud800", "a/b", "../x"]))
+values = st.recursive(
+    st.one_of(numbers, texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)),
+    max_leaves=12,
+)
+OTHERS = """
+    architectures dtype torch_dtype rope_parameters rope_scaling layer_types quantization_config num_attention_heads
+    text_config auto_map to_dict __class__ attribute_map id2label is_decoder"""
+fields = st.sampled_from(sorted({name for words in [*MEANINGS.values(), OTHERS] for name in words.split()}))
+configs = st.dictionaries(st.one_of(fields, texts), values, max_size=8)
+OPT = {"vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 40}
+tensors = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.one_of(st.sampled_from(["F32", "BF16", "F4", "X"]), values),
+        "shape": st.one_of(st.lists(st.integers(-1, 4), max_size=3), values),
+        "data_offsets": st.one_of(st.lists(st.integers(-4, 64), min_size=2, max_size=2), values),
+    },
+)
+headers = st.dictionaries(texts, st.one_of(tensors, values), max_size=4)
+
+
+@contextlib.contextmanager
+def in_a_sentence(*errors):
+    """Take the project's own errors, whose words may be printed as they are, and no others."""
+    try:
+        yield
+    except errors as error:
+        words = getattr(error, "problems", [str(error)])
+        if not all(map(str.isprintable, words)):
+            raise AssertionError(f"not to be printed: {words}") from error
+
+
+@few
+@given(kind=st.sampled_from(["opt", "llama", "t5", "bert", "mamba", "mixtral"]), changed=configs)
+def test_any_config(tmp_path, kind, changed):
+    (tmp_path / "config.json").write_text(json.dumps({**OPT, **changed, "model_type": kind}))
+    with in_a_sentence(ReleaseError):
+        at_path(tmp_path).config  # noqa: B018 - it is read
+
+
+@few
+@given(content=st.one_of(st.binary(max_size=200), values.map(lambda v: json.dumps(v).encode())))
+def test_any_bytes_for_a_config(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with in_a_sentence(ReleaseError):
+        at_path(tmp_path).config  # noqa: B018 - it is read
+
+
+@few
+@given(
+    header=st.one_of(headers.map(lambda v: json.dumps(v).encode()), st.binary(max_size=100)), size=st.integers(0, 80)
+)
+def test_any_header(tmp_path, header, size):
+    (tmp_path / SINGLE).write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+    with in_a_sentence(HeadersError):
+        in_directory(tmp_path)
+
+
+@few
+@given(content=st.one_of(st.binary(max_size=100), st.dictionaries(st.just("weight_map"), values).map(json.dumps)))
+def test_any_index(tmp_path, content):
+    (tmp_path / INDEX).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with in_a_sentence(HeadersError, FileError):
+        in_directory(tmp_path)
+
+
+entries = st.dictionaries(st.one_of(texts, st.just("org/name")), st.one_of(values, configs), max_size=3)
+matrices = st.one_of(
+    st.binary(max_size=100),
+    st.text(alphabet="models: {}[]&*a-?!|>'\"\n%@`#,\t", max_size=80).map(str.encode),
+    st.dictionaries(st.sampled_from(["models", "traits", "budgets", "x"]), entries).map(
+        lambda v: json.dumps(v).encode()
+    ),
+)
+
+
+@few
+@given(content=matrices)
+def test_any_matrix(tmp_path, content):
+    (tmp_path / "models.yaml").write_bytes(content)
+    with in_a_sentence(EntriesError):
+        load(tmp_path / "models.yaml", claims={}, configs=tmp_path)
+
+
+kinds = st.sampled_from(["result", "facts", "catalogue", "suite", "lesson", "pictures", "x"])
+keys = st.sampled_from(["id", "claim", "model", "verdict", "facts", "origin", "claims", "models", "items", "chapters"])
+journals = st.lists(st.one_of(st.tuples(kinds, st.dictionaries(keys, values)).map(json.dumps), st.text(max_size=20)))
+
+
+@few
+@given(lines=journals)
+def test_any_journal(tmp_path, lines):
+    (tmp_path / record.JOURNAL).write_text("\n".join(lines), errors="backslashreplace")
+    _, damaged = earlier.lines_of(tmp_path / record.JOURNAL)
+    assert 0 <= damaged <= sum(len(line.split("\n")) for line in lines) + 1
+    record.dumps(record.load(tmp_path))
+
+
+@few
+@given(document=st.one_of(values, st.dictionaries(st.sampled_from(["claims", "models", "results", "suite"]), values)))
+def test_any_report(tmp_path, document):
+    (tmp_path / record.REPORT).write_text(json.dumps(document))
+    with in_a_sentence(ValueError, FileError):
+        list(record.entries_of(record.load(tmp_path)))
+
+
+@few
+@given(content=st.binary(max_size=60))
+def test_any_list_of_names(tmp_path, content):
+    (tmp_path / "names").write_bytes(content)
+    with in_a_sentence(ValueError):
+        listed(tmp_path / "names")
