@@ -8,7 +8,6 @@ pytest_plugins = [
     "fixtures.report.sheet",
     "fixtures.report.terminal",
     "fixtures.claims.limits",
-    "fixtures.claims.budget",
     "fixtures.claims.trained_models",
     "fixtures.claims.parametrize",
     "fixtures.report.compare",

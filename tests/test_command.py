@@ -70,6 +70,39 @@ def test_what_the_project_around_tells_pytest_is_not_heard(command, elsewhere, m
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+PLANTED = (
+    "conftest.py",
+    "sitecustomize.py",
+    "torch.py",
+    "transformers.py",
+    "execnet.py",
+    "planted.py",
+    "a model/torch.py",
+)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "1")], ids=["alone", "workers"])
+def test_no_program_that_lies_around_is_run(command, elsewhere, workers):
+    """Neither modules nor plugins nor what git would run for its settings, in the directory or in the release's."""
+    ran = elsewhere / "ran"
+    for name in PLANTED:
+        (elsewhere / name).write_text(f"open({str(ran)!r}, 'a').write({name!r})\nraise SystemExit(7)\n")
+    (elsewhere / "planted.pth").write_text(f"import sys; open({str(ran)!r}, 'a').write('pth')\n")
+    (elsewhere / "planted-1.dist-info").mkdir()
+    (elsewhere / "planted-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1\n")
+    (elsewhere / "planted-1.dist-info/entry_points.txt").write_text("[pytest11]\nplanted = planted\n")
+    program = elsewhere / "git-program"
+    program.write_text(f"#!/bin/sh\necho git >> {ran}\n")
+    program.chmod(0o755)
+    if shutil.which("git"):
+        for folder in (elsewhere, elsewhere / "a model"):
+            subprocess.run(["git", "init", "--quiet", folder], check=True)
+            subprocess.run(["git", "-C", folder, "config", "core.fsmonitor", str(program)], check=True)
+    done = command("a model", "-k", "test_04", "--report", "out", *workers, at=elsewhere)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not ran.exists(), ran.read_text()
+
+
 def test_its_exit_status_is_pytests(command, elsewhere):
     """Nothing selected is 5, no such release 4, each with a sentence."""
     done = command("a model/config.json", "-k", "nothing_of_this_name", at=elsewhere)
