@@ -95,7 +95,7 @@ def test_a_second_choice(fails, patient):
 
     def forbid(model):
         generate = model.generate
-        model.generate = lambda *args, **kwargs: generate(*args, **kwargs, suppress_tokens=list(range(10, 128)))
+        model.generate = lambda *args, **kwargs: generate(*args, **kwargs | {"suppress_tokens": [*range(10, 128)]})
 
     fails(patient, wound=forbid)
 
