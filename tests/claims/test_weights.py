@@ -78,6 +78,20 @@ def test_the_claims_run_on_the_weights_of_the_file(published):
     assert {p.dtype for p in weights.values()} == {torch.float32}
 
 
+def test_a_release_that_cannot_be_loaded_harms_no_other(published, tmp_path):
+    """The one after it, in the same run, fails no claim; its own first claim says why."""
+    config = json.loads((published[OPT] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}))
+    (tmp_path / SINGLE).write_bytes((published[OPT] / SINGLE).read_bytes())
+    both = [f"--model={folder}" for folder in (tmp_path, published[OPT])]
+    done = pytest_run(*both, "--weights", f"--report={tmp_path / 'out'}", "specs/test_14_the_release.py")
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    failed = {r["model"] for r in record["results"] if r["verdict"] == "fails"}
+    assert "torn down" not in done.stdout
+    assert len(failed) == 1
+    assert str(published[OPT].name) not in str(failed)
+
+
 def test_what_is_loaded_is_let_go_before_the_next(published):
     import gc
     import weakref
