@@ -129,10 +129,10 @@ def test_a_matrix_with_two_names_is_one_in_the_file(release, fit, headers):
             not_run(f"The files hold {' and '.join(found)}, which are tied; --weights compares their numbers.")
         values = values_of(release.folder(), headers.files, found) if len(found) > 1 else []
         alike = all(torch.equal(values[0], other) for other in values[1:])
-        said = (
+        sentence = (
             f"{' and '.join(sorted(found))} have other numbers, so that the library unties them" if not alike else found
         )
-        holds(f"{names[0]} in the files", alike, observed=said or "none", expected="tied, as the config has it")
+        holds(f"{names[0]} in the files", alike, observed=sentence or "none", expected="tied, as the config has it")
 
 
 # ---- the config
@@ -168,8 +168,8 @@ def test_the_generation_config_is_valid(generation_settings):
 def test_it_writes_with_the_settings_it_is_released_with(generator, generation_settings, model):
     """A plain generate() takes the release's own generation_config."""
     own = model.miniature is not model.small.miniature if hasattr(model, "small") else False
-    said = refusal_as_released(generator, generation_settings, own_ids=own)
-    same(f"refused by {GENERATION_CONFIG}", observed=said or "none", expected="none")
+    refusal = refusal_as_released(generator, generation_settings, own_ids=own)
+    same(f"refused by {GENERATION_CONFIG}", observed=refusal or "none", expected="none")
 
 
 def test_every_special_token_has_a_row(special_ids, skeleton, release):

@@ -21,7 +21,7 @@ def adapter(folder, *, rank=4, halves="AB"):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "sentence"),
     [
         (
             {},
@@ -32,15 +32,15 @@ def adapter(folder, *, rank=4, halves="AB"):
     ],
     ids=["whole", "another-rank", "half"],
 )
-def test_an_adapter_is_named_as_one_of_its_base(tmp_path, given, told):
+def test_an_adapter_is_named_as_one_of_its_base(tmp_path, given, sentence):
     adapter(tmp_path, **given)
     with pytest.raises(ReleaseError) as caught:
         at_path(tmp_path).config  # noqa: B018 - it is read
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("names", "told"),
+    ("names", "sentence"),
     [
         (["model.gguf"], "GGUF, which llama.cpp reads"),
         (["consolidated.00.pth", "params.json"], "the layout of its makers' own code"),
@@ -49,12 +49,12 @@ def test_an_adapter_is_named_as_one_of_its_base(tmp_path, given, told):
     ],
     ids=["gguf", "original", "training", "pipeline"],
 )
-def test_other_layouts_are_named(tmp_path, names, told):
+def test_other_layouts_are_named(tmp_path, names, sentence):
     for name in names:
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ReleaseError) as caught:
         at_path(tmp_path).config  # noqa: B018 - it is read
-    assert told in str(caught.value)
+    assert sentence in str(caught.value)
 
 
 def test_checkpoints_in_folders_below_are_named(tmp_path):
@@ -65,12 +65,12 @@ def test_checkpoints_in_folders_below_are_named(tmp_path):
 
 
 def test_shards_that_are_not_all_there_are_counted():
-    told = not_found(["model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"])
-    assert "of 4 the shards 2, 4 are not here" in told
+    sentence = not_found(["model-00001-of-00004.safetensors", "model-00003-of-00004.safetensors"])
+    assert "of 4 the shards 2, 4 are not here" in sentence
 
 
 @pytest.mark.parametrize(
-    ("sizes", "shards", "told"),
+    ("sizes", "shards", "sentence"),
     [
         ({"a.safetensors": 1, INDEX: 1}, {"w": "a.safetensors"}, ""),
         (
@@ -82,8 +82,8 @@ def test_shards_that_are_not_all_there_are_counted():
     ],
     ids=["there", "absent", "no-index"],
 )
-def test_what_the_index_names_is_there_or_named(sizes, shards, told):
-    assert Files(sizes, shards).absent().removesuffix(" them") == told
+def test_what_the_index_names_is_there_or_named(sizes, shards, sentence):
+    assert Files(sizes, shards).absent().removesuffix(" them") == sentence
 
 
 def test_a_stray_shard_is_one_that_nothing_names():
