@@ -18,6 +18,7 @@ pytest_plugins = [
     "fixtures.claims.selection",
     "fixtures.claims.quantized_models",
     "fixtures.claims.real_weights",
+    "fixtures.claims.release_files",
     "fixtures.claims.gpu",
     "fixtures.report.memory_table",
     "fixtures.report.drift",

@@ -73,6 +73,7 @@ def test_an_encoder_turns_a_text_into_vectors(encoder_only, skeleton, published)
     shape("last hidden states", skeleton.trace.stack.streams[-1], batch=1, seq=SEQ, d_model=published.d_model)
 
 
+@pytest.mark.usefixtures("head")
 def test_a_decoder_scores_the_next_token(decoder_only, skeleton, published):
     """Each position scores the whole vocabulary, and the loss compares its scores with the token that follows."""
     shape("scores", skeleton.trace.output, batch=1, seq=SEQ, vocab=published.vocab_size)
@@ -81,6 +82,7 @@ def test_a_decoder_scores_the_next_token(decoder_only, skeleton, published):
     close("loss", observed=loss_of_text(decoder_only), expected=following)
 
 
+@pytest.mark.usefixtures("head")
 def test_an_encoder_decoder_scores_a_target_given_a_source(encoder_decoder, skeleton, published):
     """Each of seven target tokens gets one score for each entry of the vocabulary, whatever the source's length."""
     shape("scores", skeleton.trace.output, batch=1, target=TARGET, vocab=published.vocab_size)

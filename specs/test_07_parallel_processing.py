@@ -18,6 +18,7 @@ pytestmark = pytest.mark.lesson("Conclusion: enabling parallel training and long
 
 
 @pytest.mark.lesson("proposal of training highly parallelized networks")
+@pytest.mark.usefixtures("head")
 def test_one_pass_does_what_single_steps_do(generator):
     """One pass over all tokens gives the scores that one token at a time does, with a cache of those before."""
     if not keeps_cache(generator):

@@ -25,7 +25,8 @@ from fixtures.libraries.device_map import DISK, on_disk, plan, spread
 from fixtures.libraries.memory import gigabytes
 from fixtures.libraries.on_device import by_implementation, moved, needed
 from fixtures.libraries.quantization import METHODS, error, first_attention_of, quantized, scores_of
-from fixtures.published.headers import SINGLE, compare, in_directory
+from fixtures.published.files import SINGLE
+from fixtures.published.headers import compare, in_directory
 from fixtures.published.tokenizer import SENTENCE
 from fixtures.verdicts.evidence import close, holds, same
 from fixtures.verdicts.judge import does_not_apply, not_run

@@ -15,7 +15,10 @@ from fixtures.models.runnable import SEQ
 from fixtures.verdicts.evidence import close, differs, same, shape
 from fixtures.verdicts.judge import does_not_apply
 
-pytestmark = pytest.mark.lesson("Attention Is All You Need: generating outputs")
+pytestmark = [
+    pytest.mark.lesson("Attention Is All You Need: generating outputs"),
+    pytest.mark.usefixtures("head"),
+]
 
 
 def test_a_decoder_only_model_continues_the_prompt(decoder_only):

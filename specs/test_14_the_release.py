@@ -4,13 +4,31 @@ A safetensors file begins with the name, the type and the shape of every tensor 
 the architecture without being loaded. What the numbers are, and whether they make sense, takes loading them.
 """
 
+import copy
+from collections import Counter
+
 import pytest
 import torch
 
+from fixtures.behaviour.generation import refusal_as_released
 from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
 from fixtures.models.runnable import vocabulary
-from fixtures.published.headers import layers_in, tied, values_of
+from fixtures.published.causes import grouped
+from fixtures.published.fields import closed, contradicting, text_part, unread
+from fixtures.published.generation_settings import FILE as GENERATION_CONFIG
+from fixtures.published.generation_settings import refused
+from fixtures.published.headers import (
+    further_layers,
+    layers_by_number,
+    numbered_modules,
+    of_types,
+    spans,
+    tied,
+    values_of,
+)
 from fixtures.published.packing.unpacked import by_kind
+from fixtures.published.release import CONFIG
+from fixtures.published.special_ids import disagreeing, unseen_end, without_row
 from fixtures.published.tokenizer import SENTENCE
 from fixtures.verdicts.evidence import holds, same
 from fixtures.verdicts.judge import does_not_apply, not_run
@@ -23,60 +41,79 @@ pytestmark = [
 # ---- the files, without loading them
 
 
+def test_every_file_is_what_its_name_says(files):
+    """No file is a git-lfs pointer, or empty, in place of what its name promises."""
+    holds("files", len(files.sizes) > 0, observed=len(files.sizes), expected="at least one")
+    same("in place of files", observed=files.not_themselves() or "none", expected="none")
+
+
+def test_every_file_that_the_index_names_is_there(files):
+    """Every shard that the index of the weights names lies beside it."""
+    if not files.shards:
+        does_not_apply("No index speaks of shards.")
+    same("absent", observed=files.absent() or "none", expected="none")
+
+
+def test_every_file_of_weights_is_read(stray_files):
+    """No shard, and no single file, lies beside the files that the library reads and holds something else."""
+    same("not read", observed=stray_files or "none", expected="none")
+
+
 def test_no_tensor_of_the_file_is_cut_off(headers):
-    """Every tensor that a header or the index names has its bytes in a file that is there."""
+    """Every tensor that a header or the index names has its bytes in the file that is named for it."""
+    if not headers.files:
+        not_run("None of the files that the index names is there.")
     holds("tensors", len(headers.tensors) > 0, observed=len(headers.tensors), expected="at least one")
-    same("cut off", observed=list(headers.cut) or "none", expected="none")
+    same("cut off", observed=grouped(headers.cut_here) or "none", expected="none")
 
 
-def test_no_tensor_is_missing(fit):
+def test_no_tensor_is_missing(fit, misfit):
     """Every tensor of the architecture is in the files, by its own name or by one that the library translates."""
     holds("tensors", fit.tensors > 0, observed=fit.tensors, expected="at least one")
-    same("missing", observed=list(fit.missing) or "none", expected="none")
+    holds("missing", not fit.missing, observed=misfit.missing, expected="none")
 
 
-def test_no_tensor_is_unexpected(fit):
+def test_no_tensor_is_unexpected(fit, misfit):
     """The files have no tensor that the architecture has no use for, but what the class itself leaves unread."""
     holds("tensors", fit.tensors > 0, observed=fit.tensors, expected="at least one")
-    same("unexpected", observed=list(fit.unexpected) or "none", expected="none")
+    holds("unexpected", not fit.unexpected, observed=misfit.unexpected, expected="none")
 
 
-def test_every_tensor_has_its_shape(fit):
-    """What has a name in common has its shape in common."""
+def test_every_tensor_has_its_shape(fit, misfit):
+    """A tensor found in both the files and the architecture has the same shape in both."""
     holds("tensors", fit.tensors > 0, observed=fit.tensors, expected="at least one")
-    observed = {name: {"file": found, "model": wanted} for name, (found, wanted) in fit.mismatched_shapes.items()}
-    same("of another shape", observed=observed or "none", expected="none")
+    holds("of another shape", not fit.mismatched_shapes, observed=misfit.shapes, expected="none")
 
 
-def test_every_tensor_has_the_type_of_the_config(release, fit, unpacked, skeleton):
+def test_every_tensor_has_the_type_of_the_config(release, fit, unpacked):
     """Each is stored in the type that the config names, but what is packed or the class keeps in 32 bits."""
     named = getattr(release.config, "dtype", None)
     if named is None:
         does_not_apply(f"The config of {release.id} names no type.")
     stated = str(named).removeprefix("torch.")
-    kept = kept_in_32_bits(skeleton.model, unpacked.stored_as)
-    made = of_another_type(skeleton.model, getattr(torch, stated))
+    kept = kept_in_32_bits(fit.model, unpacked.stored_as)
+    made = of_another_type(fit.model, getattr(torch, stated))
     stored = {n: dtype for n, dtype in unpacked.stored_as.items() if n not in kept | made}
-    others = {name: dtype for name, dtype in stored.items() if dtype != stated}
     holds("tensors", len(stored) > 0, observed=len(stored), expected="at least one")
-    same(f"not in {stated}", observed=others or "none", expected="none")
+    same(f"not in {stated}, which {CONFIG} names", observed=of_types(stored, stated) or "none", expected="none")
 
 
-def test_every_layer_is_in_the_file(fit, headers, skeleton):
-    """As many layers have tensors in the files as there are blocks in the architecture."""
-    modules = [block.module for stack in skeleton.trace.stacks for block in stack.blocks]
-    blocks = {skeleton.module_names[id(module)] for module in modules if id(module) in skeleton.module_names}
+def test_every_layer_is_in_the_file(release, fit, headers):
+    """The layers in the files are those of the architecture, by number, and further ones that the config explains."""
+    blocks = numbered_modules(fit.model)
     if not blocks:
         does_not_apply("Its layers are no modules of their own, so that no name in the files tells them apart.")
-    found = layers_in(headers.tensors.keys() - set(fit.ignored), blocks)
-    if not found and not fit.missing:
+    found = layers_by_number(headers.tensors.keys() - set(fit.ignored), blocks)
+    if not found:
         does_not_apply("The files name their layers otherwise than the code does; the library translates them.")
-    same("layers", observed=found, expected=len(blocks))
+    for place, (wanted, there) in found.items():
+        further = range(max(wanted) + 1, max(wanted) + 1 + further_layers(release.config))
+        same(f"{place} by number", observed=spans(there - set(further)), expected=spans(wanted))
 
 
-def test_a_matrix_with_two_names_is_one_in_the_file(release, fit, headers, skeleton):
+def test_a_matrix_with_two_names_is_one_in_the_file(release, fit, headers):
     """What the config ties, as the table and the head, is in the files once, or several times with the same numbers."""
-    shared = tied(skeleton.model)
+    shared = tied(fit.unloaded)
     if not shared:
         does_not_apply(f"No two names of {release.id} stand for one matrix.")
     stored = [
@@ -85,12 +122,73 @@ def test_a_matrix_with_two_names_is_one_in_the_file(release, fit, headers, skele
     ]
     if not any(stored):
         does_not_apply("The files name it otherwise than the code does; the library translates it.")
+    if release.raw.get("tie_word_embeddings") is False and any(len(found) > 1 for found in stored):
+        does_not_apply(f"{CONFIG} unties them, and the files have each: the library loads them as two.")
     for names, found in zip(shared, stored, strict=True):
         if len(found) > 1 and release.away:
             not_run(f"The files hold {' and '.join(found)}, which are tied; --weights compares their numbers.")
         values = values_of(release.folder(), headers.files, found) if len(found) > 1 else []
         alike = all(torch.equal(values[0], other) for other in values[1:])
-        holds(f"{names[0]} in the files", alike, observed=found or "none", expected="the same under every name")
+        sentence = (
+            f"{' and '.join(sorted(found))} have other numbers, so that the library unties them" if not alike else found
+        )
+        holds(f"{names[0]} in the files", alike, observed=sentence or "none", expected="tied, as the config has it")
+
+
+# ---- the config
+
+
+def test_every_size_in_the_config_is_read(written_config, release):
+    """No size in the config stands under a name that the class does not read, while its default is taken instead."""
+    raw, known = text_part(written_config, release.config)
+    same("not read", observed=unread(raw, known) or "none", expected="none")
+
+
+def test_the_config_says_each_thing_once(written_config):
+    """What the config says in two places it says with one value."""
+    holds("fields", len(written_config) > 0, observed=len(written_config), expected="at least one")
+    same("said twice", observed=contradicting(written_config) or "none", expected="none")
+
+
+def test_every_window_of_the_config_lets_a_token_see_itself(written_config, release):
+    """No window in the config is zero tokens wide; where there is none, it says null."""
+    same("windows of nothing", observed=closed(written_config, release.config) or "none", expected="none")
+
+
+# ---- how to write with it
+
+
+def test_the_generation_config_is_valid(generation_settings):
+    """The library's strict validation, which whoever saves the release again has to pass, finds no fault in it."""
+    holds("fields", len(generation_settings) > 0, observed=len(generation_settings), expected="at least one")
+    same("refused", observed=refused(generation_settings) or "none", expected="none")
+
+
+@pytest.mark.usefixtures("head")
+def test_it_writes_with_the_settings_it_is_released_with(generator, generation_settings, model):
+    """A plain generate() takes the release's own generation_config."""
+    own = model.miniature is not model.small.miniature if hasattr(model, "small") else False
+    refusal = refusal_as_released(generator, generation_settings, own_ids=own)
+    same(f"refused by {GENERATION_CONFIG}", observed=refusal or "none", expected="none")
+
+
+def test_every_special_token_has_a_row(special_ids, skeleton, release):
+    """The tokens that begin, end and fill a text have a row in the table of embeddings."""
+    rows = vocabulary(skeleton.model, release.config)
+    same("without a row", observed=without_row(special_ids, rows) or "none", expected="none")
+
+
+def test_special_tokens_are_the_same_everywhere(special_ids, model):
+    """The config, the generation config and the tokenizer name the same tokens to begin, to end and to fill a text."""
+    writes = model.family == "decoder-only"
+    same("named differently", observed=disagreeing(special_ids, writes=writes) or "none", expected="none")
+
+
+def test_the_end_of_an_answer_is_an_end_of_text(special_ids, own_tokenizer, release):
+    """The token that ends an answer by the chat template is one that generate() stops at."""
+    if not getattr(own_tokenizer, "chat_template", None):
+        does_not_apply(f"{release.id} has no chat template.")
+    same("unseen", observed=unseen_end(own_tokenizer, special_ids) or "none", expected="none")
 
 
 # ---- packed weights
@@ -157,11 +255,19 @@ def test_the_table_has_a_row_for_every_entry_of_the_tokenizer(own_tokenizer, rel
 # ---- the numbers
 
 
-def test_every_weight_is_a_number(checkpoint):
+def test_every_weight_is_a_number(loaded):
     """No weight is infinite or NaN."""
-    odd = [name for name, p in checkpoint.model.named_parameters() if not bool(p.isfinite().all())]
-    holds("parameters", checkpoint.parameters > 0, observed=checkpoint.parameters, expected="at least one")
-    same("not finite", observed=odd or "none", expected="none")
+    count = loaded.loaded.parameters
+    holds("parameters", count > 0, observed=count, expected="at least one")
+    same("not finite", observed=grouped(loaded.odd) or "none", expected="none")
+
+
+def test_no_tensor_is_constant_that_training_would_change(loaded):
+    """No matrix is all zero or all alike, and no vector all zero but where a new model has it so."""
+    count = loaded.loaded.parameters
+    holds("parameters", count > 0, observed=count, expected="at least one")
+    what = ", ".join(dict.fromkeys(loaded.dead.values()))
+    same("constant", observed=f"{what}: {grouped(loaded.dead)}" if loaded.dead else "none", expected="none")
 
 
 def test_every_score_is_a_number(checkpoint):
@@ -169,3 +275,14 @@ def test_every_score_is_a_number(checkpoint):
     output = checkpoint.trace.output
     holds("scores", output.numel() > 0, observed=list(output.shape), expected="at least one")
     same("not finite", observed=int((~output.isfinite()).sum()), expected=0)
+
+
+def test_every_score_is_a_number_in_the_type_of_the_files(checkpoint, headers):
+    """So it is when the pass is done in the type that most of the weights are stored in, where that is not 32 bits."""
+    stored = Counter(headers.stored_as.values()).most_common(1)[0][0]
+    if stored in ("float32", "float64"):
+        does_not_apply(f"The files are in {stored}: nothing is lost in 32 bits.")
+    with torch.no_grad():
+        output = copy.deepcopy(checkpoint.model).to(getattr(torch, stored))(**checkpoint.inputs())[0]
+    holds("scores", output.numel() > 0, observed=list(output.shape), expected="at least one")
+    same(f"not finite in {stored}", observed=int((~output.isfinite()).sum()), expected=0)

@@ -10,16 +10,21 @@ from fixtures.claims import real_weights
 from fixtures.claims.model_under_test import Subject
 from fixtures.claims.parametrize import ROOT, Bench
 from fixtures.claims.real_weights import Loaded, Loading
-from fixtures.published.headers import SINGLE
+from fixtures.published.files import SINGLE
 from fixtures.published.release import Release, at_path
 from tests.support.checkpoints import publish
 from tests.support.packed import configure, lay_out
 from tests.support.ward import examine, healthy, matrix
 
 OPT, BERT, T5 = "facebook/opt-125m", "google-bert/bert-base-cased", "google-t5/t5-small"
-CLAIMS = 11  # of chapter 14, on a release that is not packed
+CLAIMS = 17  # of chapter 14, at least: what speaks of shards, templates or 16 bits does not apply
 DOES_NOT_APPLY = "does not apply"
-NUMBERS = ("test_every_weight_is_a_number", "test_every_score_is_a_number")
+NUMBERS = (
+    "test_every_weight_is_a_number",
+    "test_no_tensor_is_constant_that_training_would_change",
+    "test_every_score_is_a_number",
+    "test_every_score_is_a_number_in_the_type_of_the_files",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +48,9 @@ def pytest_run(*arguments):
 def test_every_claim_holds_on_a_sound_checkpoint(published, family):
     found = examine(loaded(published[family]), marks="not (loading or quantization or gpu)")
     assert {name: r["reason"] for name, r in found.items() if r["verdict"] in ("fails", "not run")} == {}
-    of_the_files = [r["verdict"] for r in found.values() if "test_14_" in r["claim"] and r["verdict"] != DOES_NOT_APPLY]
-    assert of_the_files == ["holds"] * CLAIMS
+    of_the_files = [r["verdict"] for r in found.values() if "test_14_" in r["claim"]]
+    assert set(of_the_files) == {"holds", "does not apply"}
+    assert of_the_files.count("holds") >= CLAIMS - (family == BERT) * 2  # which writes nothing
     assert len([r for r in found.values() if r["verdict"] == "holds"]) > 50
 
 
@@ -72,6 +78,20 @@ def test_the_claims_run_on_the_weights_of_the_file(published):
     assert {p.dtype for p in weights.values()} == {torch.float32}
 
 
+def test_a_release_that_cannot_be_loaded_harms_no_other(published, tmp_path):
+    """The one after it, in the same run, fails no claim; its own first claim says why."""
+    config = json.loads((published[OPT] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_attention_heads": 7}))
+    (tmp_path / SINGLE).write_bytes((published[OPT] / SINGLE).read_bytes())
+    both = [f"--model={folder}" for folder in (tmp_path, published[OPT])]
+    done = pytest_run(*both, "--weights", f"--report={tmp_path / 'out'}", "specs/test_14_the_release.py")
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    failed = {r["model"] for r in record["results"] if r["verdict"] == "fails"}
+    assert "torn down" not in done.stdout
+    assert len(failed) == 1
+    assert str(published[OPT].name) not in str(failed)
+
+
 def test_what_is_loaded_is_let_go_before_the_next(published):
     import gc
     import weakref
@@ -96,7 +116,7 @@ def test_without_memory_nothing_is_loaded(published, monkeypatch):
     monkeypatch.setattr(real_weights, "free_memory", lambda: 10**6)
     monkeypatch.setattr(real_weights, "load", lambda *_: pytest.fail("it was loaded"))
     said = why_not_run(loaded(published[OPT]))
-    assert set(said) == set(NUMBERS)
+    assert set(said) >= set(NUMBERS)
     assert "GB of memory" in said[NUMBERS[0]]
     assert "0.001 GB are free. Nothing was loaded." in said[NUMBERS[0]]
 
@@ -125,7 +145,7 @@ def test_pickled_weights_are_refused(published, tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     said = why_not_run(loaded(tmp_path))
     assert set(NUMBERS) < set(said)
-    assert all("pytorch_model.bin: pickled, which can run any code" in sentence for sentence in said.values())
+    assert {s for s in said.values() if "pytorch_model.bin: pickled, which can run any code" not in s} == set()
 
 
 def test_packed_numbers_are_not_loaded(published, tmp_path):

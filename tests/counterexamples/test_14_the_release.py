@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from fixtures.claims.model_under_test import Subject
 from fixtures.claims.real_weights import Loaded
 from fixtures.models.runnable import vocabulary
-from fixtures.published.headers import SINGLE
+from fixtures.published.files import SINGLE
 from fixtures.published.release import at_path
 from tests.support.checkpoints import publish, save_tokenizer
 from tests.support.ward import examine, healthy, matrix
@@ -93,7 +93,7 @@ def test_a_tensor_with_a_row_too_few(fails, copy):
     """One matrix lacks its last row."""
     folder = copy()
     rewrite(folder, lambda tensors: tensors.update({MATRIX: tensors[MATRIX][:-1].clone()}))
-    fails(folder, also=("test_every_weight_is_a_number",), why=MATRIX)
+    fails(folder, why=f"{MATRIX} is [255, 64] in the files and [256, 64] by the config")
 
 
 @pytest.mark.breaks("test_every_tensor_has_the_type_of_the_config")
@@ -101,7 +101,7 @@ def test_a_type_that_the_config_does_not_name(fails, copy):
     """The config says bfloat16, the file has 32 bits."""
     folder = copy()
     configure(folder, dtype="bfloat16")
-    fails(folder, why="not in bfloat16")
+    fails(folder, why="tensors in float32")
 
 
 @pytest.mark.breaks("test_every_layer_is_in_the_file")
@@ -110,7 +110,7 @@ def test_a_layer_more_in_the_config(fails, copy):
     folder = copy()
     layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
     configure(folder, num_hidden_layers=layers + 1)
-    fails(folder, also=("test_no_tensor_is_missing",), why=f"expected {layers + 1}, observed {layers}")
+    fails(folder, also=("test_no_tensor_is_missing",), why=f"expected '0-{layers}', observed '0-{layers - 1}'")
 
 
 @pytest.mark.breaks("test_a_matrix_with_two_names_is_one_in_the_file")
@@ -156,7 +156,7 @@ def test_a_tokenizer_of_another_size(fails, copy, share):
     fails(folder, why="entries")
 
 
-@pytest.mark.breaks("test_every_weight_is_a_number", SCORES)
+@pytest.mark.breaks("test_every_weight_is_a_number")
 def test_a_weight_that_is_no_number(fails, copy):
     """One number of one matrix is NaN."""
     folder = copy()
@@ -175,7 +175,7 @@ def test_scores_out_of_range(fails, copy):
 
     def enlarge(tensors):
         for name in (MATRIX, MATRIX.replace("fc1", "fc2")):
-            tensors[name].fill_(3e38)
+            tensors[name].uniform_(2e38, 3e38)
 
     rewrite(folder, enlarge)
     fails(folder)

@@ -298,19 +298,22 @@ def test_another_width_can_be_asked_for():
 @pytest.mark.parametrize(
     ("model_type", "fields", "name"),
     [
-        ("bart", {"architectures": ["BartModel"]}, "BartForConditionalGeneration"),
+        ("bart", {"architectures": ["BartModel"]}, "BartModel"),
+        ("bert", {"architectures": ["BertModel"]}, "BertModel"),
+        ("bert", {"architectures": ["BertForSequenceClassification"]}, "BertModel"),
+        ("t5", {"architectures": ["T5EncoderModel"]}, "T5EncoderModel"),
         ("bart", {"architectures": ["BartForCausalLM"]}, "BartForCausalLM"),
         ("bert", {"architectures": ["BertForPreTraining"]}, "BertForMaskedLM"),
         ("bert", {}, "BertForMaskedLM"),
         ("bert", {"is_decoder": True}, "BertLMHeadModel"),
         ("deberta-v2", {}, "DebertaV2ForMaskedLM"),
-        ("gpt2", {"architectures": ["GPT2ForSequenceClassification"]}, "GPT2LMHeadModel"),
+        ("gpt2", {"architectures": ["GPT2ForSequenceClassification"]}, "GPT2Model"),
         ("t5", {"architectures": ["T5WithLMHeadModel"]}, "T5ForConditionalGeneration"),
         ("clip_text_model", {}, "CLIPTextModel"),
     ],
 )
 def test_the_class_is_the_one_the_config_stands_for(model_type, fields, name):
-    """The published class where it is a language model, else the nearest one of that type."""
+    """The published class where it writes or has no head, the model below another task's head, else the nearest."""
     assert class_name(default(model_type, **fields)) == name
 
 

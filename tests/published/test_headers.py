@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fixtures.published.files import INDEX, SINGLE
 from fixtures.published.headers import (
-    INDEX,
-    SINGLE,
     HeadersError,
     Tensor,
     compare,
     in_directory,
-    layers_in,
+    layers_by_number,
+    spans,
     tied,
     weights_among,
 )
@@ -132,19 +132,26 @@ def test_a_tied_head_is_not_missed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "blocks", "layers"),
+    ("names", "blocks", "found"),
     [
-        (["model.layers.0.w", "model.layers.1.w", "model.norm"], ["model.layers.0", "model.layers.1"], 2),
-        (["layers.0.w", "layers.0.v", "layers.7.w"], ["model.layers.0"], 2),
-        (["h.0.w"], ["model.layers.0"], 0),
+        (["model.layers.0.w", "model.layers.3.w", "model.norm"], ["model.layers.0", "model.layers.1"], [{0, 3}]),
+        (["layers.0.w", "layers.0.v", "layers.7.w"], ["model.layers.0"], [{0, 7}]),
+        (["h.0.w"], ["model.layers.0"], []),
         (
             ["encoder.layers.0.w", "decoder.layers.0.w", "decoder.layers.1.w"],
             ["m.encoder.layers.0", "m.decoder.layers.0"],
-            3,
+            [{0}, {0, 1}],
         ),
-        (["model.layers.0.experts.0.w", "model.layers.0.experts.1.w"], ["model.layers.0"], 1),
+        (["model.layers.0.experts.0.w", "model.layers.0.experts.1.w"], ["model.layers.0"], [{0}]),
     ],
     ids=["all", "without-the-front", "other-names", "two-stacks", "experts"],
 )
-def test_layers_are_counted_by_their_places(names, blocks, layers):
-    assert layers_in(names, blocks) == layers
+def test_layers_are_known_by_their_numbers(names, blocks, found):
+    assert [there for _, there in layers_by_number(names, blocks).values()] == found
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"), [([], "none"), ([0, 1, 2], "0-2"), ([0, 1, 3], "0-1, 3"), ([4], "4")], ids=str
+)
+def test_numbers_are_written_as_runs(numbers, text):
+    assert spans(numbers) == text

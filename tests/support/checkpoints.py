@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from fixtures.models.runnable import vocabulary
 from fixtures.published.tokenizer import SENTENCE
 from tests.support.ward import healthy
 
-SMALL = {  # a config as a library's own tests have it, under names that are common to most model types
+SMALL: dict[str, Any] = {  # a config as a library's own tests have it, under names that are common to most model types
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -27,6 +28,23 @@ def publish(model: str, folder: Path) -> Path:
     specimen = healthy(model).miniature
     specimen.model.save_pretrained(folder)  # type: ignore[operator]
     save_tokenizer(folder, vocabulary(specimen.model, specimen.config))
+    return folder
+
+
+def make(
+    folder: Path, *, cls: str = "", dtype: Any = None, shard: str = "5GB", model_type: str = "", **fields: Any
+) -> Path:
+    """Save a model of a config with seeded random weights: of the class named, or of the one the config stands for."""
+    import torch
+    import transformers
+
+    from fixtures.models.model_class import model_class
+
+    config = transformers.AutoConfig.for_model(model_type, **fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made: Any = (getattr(transformers, cls) if cls else model_class(config))._from_config(config)
+    (made.to(dtype) if dtype is not None else made).save_pretrained(folder, max_shard_size=shard)
     return folder
 
 

@@ -1,0 +1,52 @@
+"""Classes other than those that write: a release is read as the class it names, and no claim fails on a sound one."""
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from fixtures.claims.model_under_test import Subject
+from fixtures.claims.real_weights import Loaded
+from fixtures.published.release import at_path
+from tests.support.checkpoints import SMALL, make
+from tests.support.ward import examine, matrix
+
+USUAL = "not (loading or quantization or gpu)"
+BERT: dict[str, Any] = SMALL | {"model_type": "bert", "num_key_value_heads": 4}
+LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "pad_token_id": 0}
+T5: dict[str, Any] = {
+    "model_type": "t5",
+    "vocab_size": 99,
+    "d_model": 32,
+    "d_kv": 8,
+    "d_ff": 40,
+    "num_layers": 2,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+}
+CLASSES = {
+    "BertModel": (BERT, "encoder-only"),
+    "BertForTokenClassification": (BERT | {"num_labels": 5}, "encoder-only"),
+    "LlamaModel": (LLAMA, "decoder-only"),
+    "LlamaForSequenceClassification": (LLAMA | {"num_labels": 1}, "decoder-only"),
+    "T5EncoderModel": (T5, "encoder-only"),
+    "T5Model": (T5, "encoder-decoder"),
+}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_release_is_of_the_class_it_names(cls, tmp_path):
+    """Its parameters are those of that class, it has no head that scores tokens, and nothing is said of writing."""
+    config, family = CLASSES[cls]
+    folder = make(tmp_path / "one", cls=cls, **config)
+    subject = Loaded(Subject(at_path(folder), matrix().traits))
+    found = examine(subject, marks=USUAL)
+    assert {claim: r["reason"] for claim, r in found.items() if r["verdict"] in ("fails", "not run")} == {}
+    with torch.device("meta"):
+        whole = getattr(transformers, cls)(subject.release.config)
+    facts = {name: subject.facts[name] for name in ("family", "parameters", "tied_embeddings", "vocab_size")}
+    numbers = sum(p.numel() for p in whole.parameters())
+    assert facts == {"family": family, "parameters": numbers, "tied_embeddings": None, "vocab_size": 99}
+    written = [r["verdict"] for name, r in found.items() if "test_10_" in r["claim"] and "encoder_cannot" not in name]
+    assert set(written) == {"does not apply"}
