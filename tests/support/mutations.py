@@ -198,7 +198,8 @@ def _changed(module: nn.Module, change: Callable[..., Tensor]) -> Callable[..., 
 
 def _chosen(model: nn.Module, code: Code, pattern: str) -> list[nn.Module]:
     if pattern == "embedding":
-        return [model.get_input_embeddings()]  # type: ignore[operator]
+        table = model.get_input_embeddings().weight  # type: ignore[operator]
+        return [m for m in model.modules() if isinstance(m, nn.Embedding) and m.weight is table]
     if pattern in ("blocks", "last block"):
         lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) > 1]
         stacks = [each for each in lists if type(each[0]).__name__.endswith(("Layer", "Block"))]
