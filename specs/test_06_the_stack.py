@@ -63,7 +63,7 @@ def test_each_block_changes_the_stream(miniature):
 
 def test_each_sublayer_adds_to_the_stream(block, miniature):
     """When its sublayers add nothing, a block returns its input, sent at most through the norms after additions."""
-    assert block.sublayers, "no addition to the stream was found in the block"
+    holds("additions to the stream", bool(block.sublayers), observed=len(block.sublayers), expected="at least one")
     again = sum(block.repeats_the_stream(sublayer) for sublayer in block.sublayers)
     same("additions of the stream itself", observed=again, expected=0)
     edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
