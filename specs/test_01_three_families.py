@@ -13,6 +13,7 @@ from fixtures.behaviour.interventions import change_token, silence
 from fixtures.behaviour.loss import loss_of_text
 from fixtures.models.runnable import SEQ, TARGET
 from fixtures.verdicts.evidence import close, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Attention Is All You Need: three broad categories")
 
@@ -20,6 +21,15 @@ pytestmark = pytest.mark.lesson("Attention Is All You Need: three broad categori
 def test_the_family_is_the_declared_one(facts, published):
     """Changing single tokens shows an encoder, a decoder, or both, as published."""
     same("family", observed=facts["family"], expected=published.family)
+
+
+def test_the_model_is_what_its_type_is_known_to_be(news):
+    """A release is what models of its type are known to be, and departs from the lesson as they do.
+
+    What its config switches is known, too. What is left is news, and excuses no claim.
+    """
+    found = {f"{what} known so far": sorted(words) for what, words in news.items()}
+    same("observed", observed=found or "what is known", expected="what is known")
 
 
 def test_a_decoder_does_not_look_ahead(generator, decoder):
@@ -102,7 +112,9 @@ def test_every_decoder_block_of_an_encoder_decoder_attends_to_the_source(encoder
     same("cross-attentions in each decoder block", observed=crossing, expected=[1] * len(crossing))
 
 
-def test_every_transformer_computes_attention(published, facts):
+def test_every_transformer_computes_attention(model, published, facts):
     """A model that is published with attention heads has a layer that computes attention."""
     heads, attending = published.heads, facts["attention_layers"]
+    if model.is_known_to_be("other"):
+        does_not_apply(f"Models of the type of {model.id} are known to mix tokens in another way than by attention.")
     holds(f"layers that attend, of {heads} heads", attending > 0, observed=attending, expected="at least one")

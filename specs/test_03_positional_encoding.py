@@ -19,6 +19,7 @@ from fixtures.behaviour.positions import (
     scheme,
     sum_at_entry,
 )
+from fixtures.behaviour.rotation import turns
 from fixtures.models.runnable import SEQ
 from fixtures.verdicts.evidence import close, differs, holds, same, shape
 from fixtures.verdicts.judge import does_not_apply
@@ -70,6 +71,15 @@ def test_positions_are_counted_from_the_tables_first_row(position_vectors, minia
     same("rows", observed=read[1], expected=list(range(len(read[1]))))
 
 
+def test_a_places_vector_is_its_row_of_the_table(position_vectors, miniature):
+    """What is added for a place is its row of the table, as it stands there."""
+    read = position_rows(miniature.trace, position_vectors)
+    if read is None:
+        does_not_apply("The positions' vectors are computed for the text at hand, and stand in no table.")
+    rows = read[0][read[1]]
+    close("vectors", observed=position_vectors.reshape(-1, *rows.shape)[0], expected=rows)
+
+
 def test_padding_takes_no_position(position_vectors, miniature):
     """In a batch padded on the left, the real tokens keep the positions they have alone."""
     padded, alone = positions_of_padded(miniature)
@@ -84,6 +94,17 @@ def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
         lengths = attention.query.norm(dim=-1)
         close("lengths of the turned queries", observed=lengths, expected=lengths[..., :1].expand_as(lengths))
         _depends_on_the_distance_alone(attention)
+
+
+def test_rotary_angles_follow_the_formula(miniature, ropes):
+    """From each place to the next, pair i of a query's numbers is turned forwards by base ** (-2i / d)."""
+    turning = [attention for attention in equal_token_attentions(miniature) if scheme(attention) == "rotary"]
+    holds("attentions that turn queries", len(turning) > 0, observed=len(turning), expected="at least one")
+    for attention in turning:
+        ways = list(turns(attention))
+        holds("pairs that are turned", len(ways) > 0, observed=len(ways), expected="at least one way to pair numbers")
+        off = min(float((way - angles(2 * len(way))).abs().max()) for way in ways for angles in ropes)
+        holds("angles", off < 1e-3, observed=ways[0].tolist(), expected=f"those of the formula, not {off:.3g} off")
 
 
 def test_alibi_lowers_the_score_by_the_same_step_at_every_distance(miniature, alibi):

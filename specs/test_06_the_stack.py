@@ -6,12 +6,14 @@ blocks there are, how wide the stream is and how wide the network makes the size
 
 import pytest
 
+from fixtures.behaviour.acting import IDLE, gains
 from fixtures.behaviour.facts import active_parameters, kinds_of_block, norms_of_an_empty_block
 from fixtures.behaviour.idle import idle
 from fixtures.behaviour.interventions import cut, permute_input, silence
 from fixtures.models.runnable import SEQ, TARGET
 from fixtures.published.units import within
 from fixtures.verdicts.evidence import close, differs, holds, same, shape
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("The Architecture")
 
@@ -61,7 +63,9 @@ def test_each_block_changes_the_stream(miniature):
 
 def test_each_sublayer_adds_to_the_stream(block, miniature):
     """When its sublayers add nothing, a block returns its input, sent at most through the norms after additions."""
-    assert block.sublayers, "no addition to the stream was found in the block"
+    holds("additions to the stream", bool(block.sublayers), observed=len(block.sublayers), expected="at least one")
+    again = sum(block.repeats_the_stream(sublayer) for sublayer in block.sublayers)
+    same("additions of the stream itself", observed=again, expected=0)
     edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
     emptied = miniature.run(edits=edits).stack.attending[0]
     close("output", observed=emptied.leaving, expected=norms_of_an_empty_block(block, emptied.entered), tolerance=1e-4)
@@ -70,6 +74,15 @@ def test_each_sublayer_adds_to_the_stream(block, miniature):
 def test_the_norms_stand_where_published(facts, published):
     """The stream is normalized before a sublayer reads it (pre) or after one has added to it (post), as published."""
     same("norm", observed=facts["norm"], expected=published.norm)
+
+
+def test_every_norm_applies_its_gain(miniature):
+    """The gain of every norm in a block has a say in what the model says."""
+    found = gains(miniature)
+    if not found:
+        does_not_apply("No norm of its blocks has a gain.")
+    idle = {name: share for name, share in found.items() if share < IDLE}
+    same("gains that do nothing", observed=idle or "none", expected="none")
 
 
 def test_the_feed_forward_network_works_on_each_position_alone(block, miniature):
@@ -91,6 +104,20 @@ def test_the_experts_are_as_many_as_published(experts, published):
     """A router chooses among the published number of experts, and as many as published act on a token."""
     same("experts", observed=experts.experts[0], expected=published.experts)
     same("experts that act", observed=experts.experts[1], expected=published.experts_active)
+
+
+def test_the_chosen_experts_act_on_a_token(acting):
+    """As many experts as are chosen for a token have a say in what becomes of it."""
+    found = [len(each) for each in acting.by_token]
+    same("experts that act", observed=found, expected=[acting.chosen] * len(found))
+
+
+def test_the_choice_of_experts_depends_on_the_token(acting):
+    """Not all of the ten tokens are sent to the same experts."""
+    if acting.chosen == acting.many:
+        does_not_apply("Every expert is chosen for every token.")
+    choices = {tuple(sorted(each)) for each in acting.by_token}
+    holds("choices", len(choices) > 1, observed=sorted(choices), expected="more than one")
 
 
 def test_an_expert_has_its_published_inner_width(experts, published):

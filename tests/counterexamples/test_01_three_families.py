@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fixtures.models.runnable import SEQ, TARGET
+from tests.support.mutations import survey
 from tests.support.wounds import mask_of, on_arguments, on_output, see
 
 ONE_STACK = "test_an_encoder_or_a_decoder_alone_is_one_stack_without_cross_attention"
@@ -255,3 +256,23 @@ def test_a_running_mean_in_place_of_attention(fails):
 def test_a_state_space_model_called_a_transformer(fails):
     """A model without any attention is declared decoder-only."""
     fails("state-spaces/mamba-130m-hf", entry={"family": "decoder-only", "heads": 12})
+
+
+# ---- what is known of its type
+
+
+@pytest.mark.breaks("test_the_model_is_what_its_type_is_known_to_be")
+@pytest.mark.parametrize(
+    ("name", "code", "why"),
+    [
+        ("scale", "opt", "'scale of no opt known so far'"),
+        ("mask removed", "gpt2", "'family of no gpt2 known so far'"),
+        ("rotation dropped", "qwen3", "'positions of no qwen3 known so far'"),
+        ("embedding scaled", "bert", "'traits of no bert known so far'"),
+    ],
+)
+def test_a_release_that_is_what_no_model_of_its_type_is(name, code, why):
+    """The code has a wrong line, and what comes of it would be a trait or a fact of another type."""
+    found = survey(name, code, chapter="01")["test_the_model_is_what_its_type_is_known_to_be"]
+    assert found["verdict"] == "fails"
+    assert why in found["reason"]

@@ -33,6 +33,7 @@ def test_relative_positions_that_are_alibi(fails):
 @pytest.mark.breaks(
     "test_the_position_scheme_is_the_published_one",
     "test_rotary_scores_depend_on_the_distance_alone",
+    "test_rotary_angles_follow_the_formula",
     "test_with_positions_word_order_counts",
 )
 @pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b"])
@@ -41,7 +42,30 @@ def test_a_rotation_by_nothing(fails, patient):
     fails(patient, wound=lambda model: on_arguments(model, "*.rotary_emb", position_ids=torch.zeros_like))
 
 
+@pytest.mark.breaks("test_rotary_angles_follow_the_formula")
+@pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b", "Qwen/Qwen3-0.6B"])
+@pytest.mark.parametrize("change", [lambda angles: -angles, lambda angles: angles**1.1], ids=["backwards", "base"])
+def test_a_rotation_by_other_angles(fails, patient, change):
+    """Queries and keys are turned the other way, or by the powers of another base."""
+
+    def turn(model):
+        for module in matching(model, "*.rotary_emb"):
+            module.inv_freq = change(module.inv_freq)
+
+    fails(patient, wound=turn, why="angles: expected")
+
+
 # ---- vectors that are added
+
+
+@pytest.mark.breaks("test_a_places_vector_is_its_row_of_the_table")
+@pytest.mark.parametrize(
+    ("patient", "table"),
+    [("openai-community/gpt2", "*.wpe"), ("google-bert/bert-base-cased", "*.position_embeddings")],
+)
+def test_positions_added_twice(fails, patient, table):
+    """The vector of a place is added to the token's twice."""
+    fails(patient, wound=lambda model: on_output(model, table, lambda vectors: 2 * vectors))
 
 
 @pytest.mark.breaks("test_every_position_has_a_vector_of_the_models_width")
@@ -104,7 +128,7 @@ def test_positions_taken_less_the_tables_mean(fails, patient, where):
         table = next(matching(model, where)).get_parameter("weight")
         on_output(model, where, lambda vectors: vectors - table.mean(dim=0))
 
-    fails(patient, wound=wound)
+    fails(patient, wound=wound, also=("test_a_places_vector_is_its_row_of_the_table",))
 
 
 @pytest.mark.breaks("test_learned_positions_are_trained")
@@ -162,7 +186,7 @@ def test_a_rotation_by_the_square_of_the_place(fails, patient):
     def wound(model):
         on_arguments(model, "*.rotary_emb", position_ids=lambda places: places**2)
 
-    fails(patient, wound=wound, why="scores at distance")
+    fails(patient, wound=wound, also=("test_rotary_angles_follow_the_formula",), why="scores at distance")
 
 
 @pytest.mark.breaks("test_rotary_scores_depend_on_the_distance_alone")
@@ -304,4 +328,4 @@ def test_two_places_with_one_angle(fails):
     def wound(model):
         on_arguments(model, "*.rotary_emb", position_ids=lambda places: torch.where(places == 8, 7, places))
 
-    fails("meta-llama/Llama-3.1-8B", wound=wound)
+    fails("meta-llama/Llama-3.1-8B", wound=wound, also=("test_rotary_angles_follow_the_formula",))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.wounds import on_output
+from tests.support.wounds import matching, on_output
 
 # ---- how many blocks
 
@@ -408,3 +408,65 @@ def _after(module, change):
 
 def _linear(d_in, d_out):
     return nn.Linear(d_in, d_out, device="meta", dtype=torch.bfloat16)
+
+
+@pytest.mark.breaks("test_each_sublayer_adds_to_the_stream")
+@pytest.mark.parametrize("patient", ["facebook/opt-125m", "meta-llama/Llama-3.1-8B"])
+def test_a_block_that_adds_its_input_twice(fails, patient):
+    """A block adds what it was given to what it made of it."""
+
+    def double(model):
+        for module in matching(model, "*.layers.?"):
+            module.forward = lambda hidden_states, once=module.forward, **rest: (
+                once(hidden_states, **rest) + hidden_states
+            )
+
+    fails(patient, wound=double, why="additions of the stream itself")
+
+
+# ---- what acts
+
+
+@pytest.mark.breaks("test_every_norm_applies_its_gain")
+@pytest.mark.parametrize(
+    ("patient", "norm"),
+    [("meta-llama/Llama-3.1-8B", "*.0.input_layernorm"), ("google-t5/t5-small", "encoder.block.1.layer.0.layer_norm")],
+)
+def test_a_norm_without_its_gain(fails, patient, norm):
+    """One norm divides by the length of a vector, and does not multiply by its gain."""
+
+    def flatten(model):
+        for module in matching(model, norm):
+            module.forward = lambda hidden, gain=module.weight: nn.functional.rms_norm(hidden, gain.shape) + 0 * gain
+
+    fails(patient, wound=flatten)
+
+
+@pytest.mark.breaks("test_the_chosen_experts_act_on_a_token")
+def test_a_second_expert_that_is_ignored(fails):
+    """The router gives its second choice a weight of nothing."""
+
+    def ignore(module, args, output):
+        raw, scores, at = output
+        return raw, torch.cat([scores[..., :1], scores[..., 1:] * 0], dim=-1), at
+
+    def wound(model):
+        for module in matching(model, "*.gate"):
+            module.register_forward_hook(ignore)
+
+    fails("mistralai/Mixtral-8x7B-v0.1", wound=wound)
+
+
+@pytest.mark.breaks("test_the_choice_of_experts_depends_on_the_token")
+def test_a_router_that_chooses_the_same_for_all(fails):
+    """Every token is sent to the first experts, whatever the router says."""
+
+    def choose(module, args, output):
+        raw, scores, at = output
+        return raw, scores, torch.arange(at.shape[-1]).expand_as(at).contiguous()
+
+    def wound(model):
+        for module in matching(model, "*.gate"):
+            module.register_forward_hook(choose)
+
+    fails("mistralai/Mixtral-8x7B-v0.1", wound=wound)

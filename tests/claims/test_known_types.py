@@ -1,0 +1,107 @@
+"""The record of model types: it is what is observed, and what a release is held against."""
+
+import json
+
+import pytest
+import transformers
+from packaging.version import Version
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from fixtures.behaviour.known_types import about, written
+from fixtures.claims.model_under_test import Subject
+from fixtures.models.known_types import FILE, known, record
+from fixtures.models.model_class import model_types
+from fixtures.models.switches import matches
+from fixtures.published.entries_file import CONFIGS
+from fixtures.published.release import at_path
+from tests.support.checkpoints import SMALL
+from tests.support.ward import examine, matrix
+
+CLAIM = "test_the_model_is_what_its_type_is_known_to_be"
+
+
+def of_config(folder, **fields):
+    """A release without an entry, of a small config with these fields."""
+    (folder / "config.json").write_text(json.dumps(SMALL | fields))
+    return Subject(at_path(folder), matrix().traits)
+
+
+def test_every_text_model_type_is_recorded():
+    if Version(transformers.__version__) != Version(record()["transformers"]):
+        pytest.skip(f"The record is of transformers {record()['transformers']}.")
+    assert sorted(record()["types"]) == model_types()
+
+
+def test_the_file_is_as_it_is_made():
+    """Nobody has edited it by hand, but for what the comment at its head says."""
+    assert FILE.read_text(encoding="utf-8") == written(record()["types"], record()["transformers"])
+
+
+@pytest.mark.parametrize("model_type", ["llama", "bert"])
+def test_what_is_recorded_is_what_is_observed(model_type):
+    assert about(model_type) == record()["types"][model_type]
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("model_type", sorted(record().get("types", {})))
+def test_what_is_recorded_of_every_type_is_what_is_observed(model_type):
+    """The same for all of them, by the command that makes the file."""
+    if Version(transformers.__version__) != Version(record()["transformers"]):
+        pytest.skip(f"The record is of transformers {record()['transformers']}.")
+    found, kept = about(model_type), record()["types"][model_type]
+    assert found == kept or ("unread" in found and "unread" in kept)
+
+
+@pytest.mark.parametrize("entry", matrix().entries.values(), ids=lambda entry: entry.id)
+def test_no_model_of_the_matrix_is_news_without_its_entry(entry):
+    """What the type's record says by default and by the config's fields explains all that is seen of it."""
+    subject = Subject(at_path(CONFIGS / f"{entry.id}.json"), matrix().traits)
+    assert subject.known is not None
+    assert subject.news == {}
+
+
+def test_a_field_switches_what_it_switches():
+    """A BERT that is a decoder looks back only, and one that is not does not."""
+    config = CONFIG_MAPPING["bert"]()
+    before = known(config) or {}
+    config.is_decoder = True
+    after = known(config) or {}
+    assert before["family"] == {"encoder-only"}
+    assert "decoder-only" in after["family"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted", "found"),
+    [
+        ({"sliding_window": 4096}, {"sliding_window": 4}, True),
+        ({"sliding_window": None}, {"sliding_window": 4}, False),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, {"layer_types": ["sliding_attention"]}, False),
+        ({"layer_types": ["full_attention", "conv"]}, {"layer_types": ["conv", "full_attention"]}, True),
+        ({"rope_parameters": {"rope_type": "yarn"}}, {"rope_parameters.rope_type": "yarn"}, True),
+        ({"mlp_only_layers": [3, 5]}, {"mlp_only_layers": [0]}, True),
+        ({"attention_multiplier": 1.0}, {"attention_multiplier": 0.5}, False),
+        ({"is_decoder": False}, {"is_decoder": True}, False),
+    ],
+)
+def test_a_config_has_a_field_of_the_same_kind(fields, wanted, found):
+    config = CONFIG_MAPPING["llama"]()
+    for name, value in fields.items():
+        config.__dict__[name] = value
+    assert matches(config, wanted) is found
+
+
+def test_a_config_with_heads_and_no_attention_is_no_other_kind_of_model(tmp_path, monkeypatch):
+    """Where nothing more is known than that there are heads, a model without attention fails."""
+    subject = of_config(tmp_path, model_type="fnet", num_attention_heads=4)
+    monkeypatch.delitem(record()["types"], "fnet")
+    found = examine(subject, claims="test_every_transformer_computes_attention")
+    assert {result["verdict"] for result in found.values()} == {"fails"}
+
+
+def test_a_type_that_is_not_recorded_is_held_to_the_lesson_and_its_config(tmp_path, monkeypatch):
+    subject = of_config(tmp_path, model_type="llama")
+    monkeypatch.setitem(record()["types"], "llama", {"unread": "Nobody has looked."})
+    found = examine(subject, claims=f"{CLAIM} or test_every_transformer_computes_attention")
+    assert found[CLAIM]["verdict"] == "does not apply"
+    assert "Nothing is recorded of the model type llama" in found[CLAIM]["reason"]
+    assert found["test_every_transformer_computes_attention"]["verdict"] == "holds"

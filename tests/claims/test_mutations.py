@@ -1,0 +1,37 @@
+"""docs/mutations.md says which claims see which mutation of the library's code; what survives is equivalent."""
+
+import pytest
+
+from tests.support.mutations import ENTRY, MUTATIONS, TABLE, rows, seen_by, survey, told, written
+
+EVERY = [(name, on) for name, mutation in MUTATIONS.items() for on in mutation.on]
+GAPS = {"tying broken"}  # without an entry nothing is held against what the config says of it
+SAMPLE = [("scale", "opt"), ("rotary base", "qwen3")]
+
+
+def test_the_table_has_every_mutation_and_is_as_it_is_made():
+    assert [*rows()] == EVERY
+    assert TABLE.read_text(encoding="utf-8") == written(rows())
+
+
+def test_what_survives_is_equivalent_or_listed():
+    """A mutation that no claim sees has a sentence that says why nothing could, or stands among the gaps."""
+    survivors = {name for (name, _), seen in rows().items() if seen == "**none**"}
+    assert {name for name in survivors if not MUTATIONS[name].equivalent} == GAPS
+
+
+@pytest.mark.parametrize(("name", "on"), SAMPLE)
+def test_a_mutation_is_seen_as_the_table_says(name, on):
+    assert told(survey(name, on)) == rows()[name, on]
+
+
+def test_a_mutated_model_of_the_matrix_fails():
+    """With its entry, too."""
+    assert seen_by(survey("scale", "opt", ENTRY))
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize(("name", "on"), EVERY)
+def test_every_mutation_is_seen_as_the_table_says(name, on):
+    """All of them, which takes minutes."""
+    assert told(survey(name, on)) == rows()[name, on]
