@@ -16,7 +16,8 @@ from hypothesis import strategies as st  # noqa: E402
 
 from fixtures.models.config_fields import MEANINGS  # noqa: E402
 from fixtures.published.entries_file import EntriesError, load  # noqa: E402
-from fixtures.published.headers import INDEX, SINGLE, HeadersError, in_directory  # noqa: E402
+from fixtures.published.files import INDEX, SINGLE  # noqa: E402
+from fixtures.published.headers import HeadersError, in_directory  # noqa: E402
 from fixtures.published.release import ReleaseError, at_path, listed  # noqa: E402
 from fixtures.published.small_files import FileError  # noqa: E402
 from fixtures.report import earlier, record  # noqa: E402

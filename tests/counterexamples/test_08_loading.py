@@ -11,7 +11,7 @@ from transformers.integrations import accelerate
 from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 
 from fixtures.libraries.device_map import DISK
-from fixtures.published.headers import SINGLE
+from fixtures.published.files import SINGLE
 
 pytest_plugins = ("tests.support.loaders",)
 

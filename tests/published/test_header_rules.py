@@ -6,8 +6,9 @@ import struct
 import pytest
 from safetensors import SafetensorError, safe_open
 
+from fixtures.published.files import SINGLE
 from fixtures.published.header_rules import described
-from fixtures.published.headers import SINGLE, HeadersError, in_directory
+from fixtures.published.headers import HeadersError, in_directory
 from fixtures.published.small_files import FileError
 
 

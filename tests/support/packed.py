@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fixtures.published.headers import SINGLE
+from fixtures.published.files import SINGLE
 
 Tensors = dict[str, Tensor]
 Pack = Callable[[str, Tensor], Tensors]
