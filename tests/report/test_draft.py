@@ -54,7 +54,8 @@ def test_a_draft_is_a_matrix_that_passes(checkpoint, tmp_path):
     published = matrix().entries["facebook/opt-125m"]
     assert entry.id == "fox-125m"
     assert {**entry.facts, "size": None} == {**published.facts, "size": None}
-    assert entry.sentence == published.sentence
+    assert published.sentence is not None
+    assert entry.sentence == {key: v for key, v in published.sentence.items() if key != "vocabulary"}
     assert set(entry.traits) <= set(published.traits)
     done = run(f"--matrix={draft}")
     assert done.returncode == 0, done.stdout
@@ -134,7 +135,8 @@ def test_claims_that_an_entry_alone_brings_are_drafted_for(tmp_path):
 )
 def test_every_number_of_a_draft_can_be_wrong(name, tmp_path):
     """With any one of its facts changed, some claim fails; with none, none does."""
-    draft = drafted(name)
+    own = matrix().entries[name].departs  # what it contradicts beyond its traits was seen when it was drafted
+    draft = drafted(name, **own)
     file = tmp_path / "draft.yaml"
     file.write_text(written({draft.id: draft.entry}, draft.traits, matrix().budgets))
     read = entries_file.load(file, claims=entries_file.claim_names(ROOT / "specs"))
@@ -198,10 +200,10 @@ def test_a_release_on_the_hub_is_named_by_its_exact_commit():
 
 
 def test_what_cannot_be_read_is_said_and_drafts_nothing(tmp_path):
-    """A stream of another length than the text cannot be read: a claim fails, and no file is left."""
+    """A stream of another length than the text cannot be read: that is said, and no file is left."""
     (tmp_path / "config.json").write_text('{"model_type": "cpmant"}')
     done = run(f"--model={tmp_path}", "-k", "test_05", f"--draft={tmp_path / 'draft.yaml'}")
-    assert done.returncode == 1
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"{tmp_path.name}: no entry was drafted: " in done.stdout
     assert "INTERNALERROR" not in done.stdout
     assert not (tmp_path / "draft.yaml").exists()

@@ -295,8 +295,8 @@ def test_a_killed_run_has_a_page(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "expected a report.json, found none that can be read"),
-        ("{", "expected a report.json, found no JSON"),
+        (None, "expected a report.json, found none: expected a file that can be read, found none"),
+        ("{", "expected a report.json, found none: expected JSON, found something else"),
         ("[]", 'at $: expected type "object", found []'),
         ('{"schema": 2}', "at $: 'suite' is a required property"),
         (json.dumps({**record(), "schema": 2}), "at $.schema: expected const 1, found 2"),
