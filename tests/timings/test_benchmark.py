@@ -19,6 +19,6 @@ def test_timed(benchmark, pytestconfig):
 @pytest.mark.parametrize(("option", "on"), [("--benchmark-only", True), ("--benchmark-disable", False)])
 def test_whether_it_times_and_what_it_timed_is_known(pytester, monkeypatch, option, on):
     """The rounds come in their order, the slow one first; where timing is off, that is known as well."""
-    monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)  # a worker's run would not time
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # a worker's run would not time
     pytester.makepyfile(TIMED.format(on=on))
     pytester.runpytest_inprocess(option, "-p", "no:cacheprovider").assert_outcomes(passed=1)
