@@ -50,3 +50,12 @@ def test_a_release_is_of_the_class_it_names(cls, tmp_path):
     assert facts == {"family": family, "parameters": numbers, "tied_embeddings": None, "vocab_size": 99}
     written = [r["verdict"] for name, r in found.items() if "test_10_" in r["claim"] and "encoder_cannot" not in name]
     assert set(written) == {"does not apply"}
+
+
+def test_a_norm_without_its_gain_is_found_where_the_model_ends_in_one(tmp_path):
+    """What a last layer norm evens out is not what a model says."""
+    subject = Subject(at_path(make(tmp_path / "one", cls="BertModel", **BERT)), matrix().traits)
+    norm: Any = subject.miniature.model.get_submodule("encoder.layer.0.output.LayerNorm")
+    norm.forward = lambda hidden: torch.nn.functional.layer_norm(hidden, norm.normalized_shape) + 0 * norm.weight
+    found = examine(subject, claims="test_every_norm_applies_its_gain")
+    assert {result["verdict"] for result in found.values()} == {"fails"}

@@ -3,20 +3,33 @@
 import json
 
 import pytest
+import torch
 import transformers
 from packaging.version import Version
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fixtures.behaviour.known_types import about, written
+from fixtures.behaviour.uneven import stated_by_layer
 from fixtures.claims.model_under_test import Subject
 from fixtures.models.known_types import FILE, known, record
 from fixtures.models.model_class import model_types
-from fixtures.models.switches import matches
+from fixtures.models.switches import matches, switched
 from fixtures.published.entries_file import CONFIGS
 from fixtures.published.release import at_path
 from tests.support.checkpoints import SMALL
 from tests.support.ward import examine, matrix
 
+DECODER = {
+    "architectures": ["MBartForCausalLM"],
+    "is_encoder_decoder": False,
+    "is_decoder": True,
+    "d_model": 32,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 64,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
 CLAIM = "test_the_model_is_what_its_type_is_known_to_be"
 
 
@@ -105,3 +118,33 @@ def test_a_type_that_is_not_recorded_is_held_to_the_lesson_and_its_config(tmp_pa
     assert found[CLAIM]["verdict"] == "does not apply"
     assert "Nothing is recorded of the model type llama" in found[CLAIM]["reason"]
     assert found["test_every_transformer_computes_attention"]["verdict"] == "holds"
+
+
+def test_a_loss_that_moves_no_labels_excuses_no_type_that_moves_them(tmp_path):
+    """A Llama that compares each place with its own token is seen to, and fails."""
+    subject = of_config(tmp_path, model_type="llama")
+    unmoved = torch.nn.functional.cross_entropy
+    subject.miniature.model.loss_function = lambda logits, labels, **rest: unmoved(logits[0], labels[0])
+    found = examine(subject, claims=f"{CLAIM} or test_a_decoder_scores_the_next_token")
+    assert {result["verdict"] for result in found.values()} == {"fails"}
+    assert "unmoved-labels" in found[CLAIM]["reason"]
+
+
+def test_cross_attention_that_rests_beside_a_source_is_not_excused(tmp_path):
+    """A decoder alone may wait for a source; one whose attention to it says nothing where there is one may not."""
+    subject = of_config(tmp_path, model_type="mbart", **DECODER)
+    layer = subject.miniature.model.model.decoder.layers[0]
+    layer.encoder_attn.forward = lambda hidden_states, **rest: (torch.zeros_like(hidden_states), None)
+    found = examine(subject, claims="test_every_parameter_acts_on_every_token")
+    assert {result["verdict"] for result in found.values()} == {"fails"}
+
+
+@pytest.mark.parametrize(("heads", "stated"), [([8, 4], {"uneven-heads", "uneven-layers"}), ([4, 8], set())])
+def test_what_layers_differ_in_is_known_where_the_config_says_what_is_observed(heads, stated, tmp_path):
+    """A list of other numbers, or of the same in another order, explains nothing."""
+    if "laguna" not in CONFIG_MAPPING:
+        pytest.skip("A newer transformers has this model type.")
+    layers = {"num_attention_heads_per_layer": [8, 4], "mlp_layer_types": ["dense"] * 2}
+    subject = of_config(tmp_path, model_type="laguna", **layers)
+    config = switched(subject.release.config, {"num_attention_heads_per_layer": heads})
+    assert stated_by_layer(subject.skeleton, config) == stated
