@@ -314,7 +314,7 @@ MUTATIONS = {
     "leak beyond ten tokens": Mutation("Tokens more than ten places ahead are seen.", CAUSAL, attending(mask=_far)),
     "window off by one": Mutation("A window is a token wider.", ("gemma2",), attending(mask=_window)),
     "padding attended": Mutation("Padding is attended to.", EVERY, attending(mask=_padding_seen)),
-    "scale": Mutation("Scores are one and a half times as large.", ("opt", "gpt2", *EVERY), attending(factor=1.5)),
+    "scale": Mutation("Scores are one and a half times as large.", ("gpt2", *EVERY), attending(factor=1.5)),
     "softmax axis": Mutation("Softmax goes over the queries.", EVERY, attending(weigh=lambda s, m: s.softmax(-2))),
     "rows": Mutation("The weights of a row sum to 0.9.", EVERY, attending(weigh=lambda s, m: s.softmax(-1) * 0.9)),
     "uniform weights": Mutation(
