@@ -50,3 +50,13 @@ def test_a_release_is_of_the_class_it_names(cls, tmp_path):
     assert facts == {"family": family, "parameters": numbers, "tied_embeddings": None, "vocab_size": 99}
     written = [r["verdict"] for name, r in found.items() if "test_10_" in r["claim"] and "encoder_cannot" not in name]
     assert set(written) == {"does not apply"}
+
+
+def test_a_decoder_under_the_head_of_a_masked_model_is_read_and_does_not_write(tmp_path):
+    """It looks back only, as its config says; its class has no generate(), and its loss shifts nothing."""
+    folder = make(tmp_path / "one", cls="BertForMaskedLM", **BERT, is_decoder=True)
+    found = examine(Subject(at_path(folder), matrix().traits), marks=USUAL)
+    failing = {claim: r["reason"] for claim, r in found.items() if r["verdict"] == "fails"}
+    loss = failing.pop("test_a_decoder_scores_the_next_token")
+    assert loss.startswith("loss: expected")
+    assert set(failing.values()) == {"writing: expected a class that has generate(), observed BertForMaskedLM"}
