@@ -404,8 +404,10 @@ class Mutant(Subject):
     """A release whose code has a wrong line: its skeleton and its miniature both."""
 
     def __init__(self, mutation: Mutation, code: Code, how: str) -> None:
-        path = CONFIGS / f"{code.model}.json"
-        super().__init__(at_path(path) if how == STRANGER else recorded(matrix().entries[code.model]), matrix().traits)
+        entry = matrix().entries[code.model]
+        super().__init__(recorded(entry) if how == ENTRY else at_path(CONFIGS / f"{code.model}.json"), matrix().traits)
+        if entry.runs_as:  # the class that writes, where the config names the body alone
+            self.release.config.architectures = [entry.runs_as]
         self._mutation, self._code = mutation, code
 
     @cached_property
