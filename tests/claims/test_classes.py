@@ -59,3 +59,13 @@ def test_a_norm_without_its_gain_is_found_where_the_model_ends_in_one(tmp_path):
     norm.forward = lambda hidden: torch.nn.functional.layer_norm(hidden, norm.normalized_shape) + 0 * norm.weight
     found = examine(subject, claims="test_every_norm_applies_its_gain")
     assert {result["verdict"] for result in found.values()} == {"fails"}
+
+
+def test_a_decoder_under_the_head_of_a_masked_model_is_read_and_does_not_write(tmp_path):
+    """It looks back only, as its config says; its class has no generate(), and its loss shifts nothing."""
+    folder = make(tmp_path / "one", cls="BertForMaskedLM", **BERT, is_decoder=True)
+    found = examine(Subject(at_path(folder), matrix().traits), marks=USUAL)
+    failing = {claim: r["reason"] for claim, r in found.items() if r["verdict"] == "fails"}
+    loss = failing.pop("test_a_decoder_scores_the_next_token")
+    assert loss.startswith("loss: expected")
+    assert set(failing.values()) == {"writing: expected a class that has generate(), observed BertForMaskedLM"}

@@ -48,6 +48,7 @@ READS_BOTH_WAYS = {
 }
 WRITES = {
     "test_a_decoder_does_not_look_ahead",
+    "test_a_decoder_scores_the_next_token",
     "test_later_tokens_get_no_weight",
     "test_a_decoder_only_model_continues_the_prompt",
     "test_what_is_written_depends_on_what_was_read",

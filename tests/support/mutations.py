@@ -314,7 +314,7 @@ MUTATIONS = {
     "leak beyond ten tokens": Mutation("Tokens more than ten places ahead are seen.", CAUSAL, attending(mask=_far)),
     "window off by one": Mutation("A window is a token wider.", ("gemma2",), attending(mask=_window)),
     "padding attended": Mutation("Padding is attended to.", EVERY, attending(mask=_padding_seen)),
-    "scale": Mutation("Scores are one and a half times as large.", ("opt", "gpt2", *EVERY), attending(factor=1.5)),
+    "scale": Mutation("Scores are one and a half times as large.", ("gpt2", *EVERY), attending(factor=1.5)),
     "softmax axis": Mutation("Softmax goes over the queries.", EVERY, attending(weigh=lambda s, m: s.softmax(-2))),
     "rows": Mutation("The weights of a row sum to 0.9.", EVERY, attending(weigh=lambda s, m: s.softmax(-1) * 0.9)),
     "uniform weights": Mutation(
@@ -404,8 +404,10 @@ class Mutant(Subject):
     """A release whose code has a wrong line: its skeleton and its miniature both."""
 
     def __init__(self, mutation: Mutation, code: Code, how: str) -> None:
-        path = CONFIGS / f"{code.model}.json"
-        super().__init__(at_path(path) if how == STRANGER else recorded(matrix().entries[code.model]), matrix().traits)
+        entry = matrix().entries[code.model]
+        super().__init__(recorded(entry) if how == ENTRY else at_path(CONFIGS / f"{code.model}.json"), matrix().traits)
+        if entry.runs_as:  # the class that writes, where the config names the body alone
+            self.release.config.architectures = [entry.runs_as]
         self._mutation, self._code = mutation, code
 
     @cached_property
