@@ -37,8 +37,8 @@ def test_the_original_transformer_is_an_encoder_decoder(facts, paper):
 def test_its_sizes_are_those_of_table_3(skeleton, paper):
     """Width, feed-forward width and heads: 512, 2048 and 8 in base, 1024, 4096 and 16 in big."""
     for block in [block for stack in skeleton.trace.stacks for block in stack.blocks]:
-        seen = {"d_model": block.input.shape[-1], "d_ff": block.d_ff, "heads": block.self_attention.heads}
-        same("sizes", observed=seen, expected={"d_model": paper.d_model, "d_ff": paper.d_ff, "heads": paper.heads})
+        sizes = {"d_model": block.input.shape[-1], "d_ff": block.d_ff, "heads": block.self_attention.heads}
+        same("sizes", observed=sizes, expected={"d_model": paper.d_model, "d_ff": paper.d_ff, "heads": paper.heads})
         same("width of a head", observed=block.self_attention.d_head, expected=paper.d_head)
 
 

@@ -116,13 +116,13 @@ def test_scores_are_scaled_by_the_root_of_the_head_width(attentions):
 def test_more_relevance_gets_more_weight(attention, miniature):
     """When one key's score rises, its weight rises and every other visible key's weight falls."""
     row = attention.weights[..., -1, :]
-    seen = row > 1e-6
-    least = row.masked_fill(~seen, torch.inf).argmin(dim=-1, keepdim=True)  # a weight of one could not rise
+    visible = row > 1e-6
+    least = row.masked_fill(~visible, torch.inf).argmin(dim=-1, keepdim=True)  # a weight of one could not rise
     rise = torch.zeros_like(attention.scores)
     rise[..., -1, :].scatter_(-1, least, 1.0)
     raised = in_later_pass(miniature, attention, change_scores(attention, lambda scores: scores + rise))
     moved = raised.weights[..., -1, :] - row
-    falls = moved[seen.scatter(-1, least, False)]
+    falls = moved[visible.scatter(-1, least, False)]
     rises = moved.gather(-1, least).flatten()
     holds("its weight rises", bool((rises > 0).all()), observed=rises.tolist())
     holds("the others' weights fall", bool((falls < 0).all()), observed=float(falls.max()))
@@ -140,9 +140,9 @@ def test_values_are_handed_on_and_not_compared(attention, miniature):
 def test_a_query_of_zero_asks_for_nothing_in_particular(attention, miniature):
     """With its query set to zero, a token weighs all tokens it sees alike."""
     blank = in_later_pass(miniature, attention, change_query(attention, torch.zeros_like))
-    seen = attention.weights > 0
-    rows = blank.weights.masked_fill(~seen, 0)
-    even = rows.amax(dim=-1, keepdim=True).expand_as(rows).masked_fill(~seen, 0)
+    visible = attention.weights > 0
+    rows = blank.weights.masked_fill(~visible, 0)
+    even = rows.amax(dim=-1, keepdim=True).expand_as(rows).masked_fill(~visible, 0)
     close("weights", observed=rows, expected=even)
 
 

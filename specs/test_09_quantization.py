@@ -6,6 +6,7 @@ does otherwise than its words promise, the claim says what it does today.
 """
 
 import itertools
+from operator import methodcaller
 
 import pytest
 import torch
@@ -19,7 +20,6 @@ from fixtures.libraries.quantization import (
     METHODS,
     beside_weights,
     deviation,
-    error,
     first_attention_of_quantized,
     held,
     linear_shape,
@@ -31,6 +31,7 @@ from fixtures.libraries.quantization import (
     quantized,
     replaced,
     split_by_hand,
+    squared_error,
     with_threshold,
 )
 from fixtures.models.runnable import SEQ
@@ -42,6 +43,8 @@ pytestmark = [
     pytest.mark.lesson("Loading the Model: load_in_8bit"),
     pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),  # bitsandbytes and torch, on import
 ]
+
+DEQUANTIZE = methodcaller("dequantize")
 
 # ---- what is replaced
 
@@ -251,7 +254,7 @@ def test_features_beyond_the_threshold_stay_out_of_the_eight_bits(running_eight_
     layer, _, outlying, unquantized = outlying_input(running_eight_bits, quantizer.reference)
     by_hand = split_by_hand(layer, 6.0, outlying)
     close("at 6.0, by hand", observed=with_threshold(layer, 6.0, outlying), expected=by_hand, tolerance=1e-4)
-    errors = {t: error(with_threshold(layer, t, outlying), unquantized) for t in (0.0, 6.0)}
+    errors = {t: squared_error(with_threshold(layer, t, outlying), unquantized) for t in (0.0, 6.0)}
     holds("error at 6.0", errors[6.0] < errors[0.0] / 2, observed=errors, expected="less than half of that at 0.0")
 
 
@@ -294,16 +297,16 @@ def test_a_four_bit_model_that_has_run_saves_scales_out_of_order(quantizer, runn
         ran = quantized(quantizer.folder, quantizer.reference, one.method)
         expected = ran.specimen.trace.output.clone()
         checkpoints.save(ran.specimen, tmp_path)
-        off = error(load(tmp_path, quantizer.reference, None).trace.output, expected)
+        off = squared_error(load(tmp_path, quantizer.reference, None).trace.output, expected)
         holds("squared error of the scores", off > 1e-3, observed=off, expected="above 0.001")
 
 
 def test_a_saved_model_cannot_be_dequantized(quantizer, eight_bits, tmp_path):
     """Today: dequantize() works until the model is saved, which turns the type in its config into text."""
-    dequantize = [quantized(quantizer.folder, quantizer.reference, EIGHT_BITS).specimen for _ in range(2)]
-    same("error before", observed=checkpoints.error(getattr(dequantize[0].model, "dequantize")), expected="none")  # noqa: B009
-    checkpoints.save(dequantize[1], tmp_path)
-    message = checkpoints.error(getattr(dequantize[1].model, "dequantize"))  # noqa: B009
+    before, after = [quantized(quantizer.folder, quantizer.reference, EIGHT_BITS).specimen for _ in range(2)]
+    same("error before", observed=checkpoints.message_of(lambda: DEQUANTIZE(before.model)) or "none", expected="none")
+    checkpoints.save(after, tmp_path)
+    message = checkpoints.message_of(lambda: DEQUANTIZE(after.model)) or "none"
     holds("error after", message != "none", observed=message, expected="an error")
 
 

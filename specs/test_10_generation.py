@@ -45,8 +45,8 @@ def test_what_is_written_depends_on_what_was_read(generator):
 def test_an_encoder_cannot_generate_and_says_so(encoder_only):
     """It has no `generate`: `can_generate()` is false, and the call ends in an error that names the model's class."""
     same("can_generate()", observed=encoder_only.model.can_generate(), expected=False)
-    said = f"AttributeError: '{type(encoder_only.model).__name__}' object has no attribute 'generate'"
-    same("what the call says", observed=refusal(encoder_only), expected=said)
+    message = f"AttributeError: '{type(encoder_only.model).__name__}' object has no attribute 'generate'"
+    same("what the call says", observed=refusal(encoder_only), expected=message)
 
 
 def test_every_new_token_is_the_one_scored_highest(generator):

@@ -59,8 +59,8 @@ def test_load_in_8bit_is_no_argument_any_more(checkpoint):
     """Today: TypeError. The lesson's AutoModelForCausalLM.from_pretrained(..., load_in_8bit=True) does not load."""
     from transformers import AutoModelForCausalLM
 
-    said = _error(lambda: AutoModelForCausalLM.from_pretrained(checkpoint, load_in_8bit=True))
-    holds("error", said.startswith("TypeError") and "'load_in_8bit'" in said, observed=said)
+    message = _error(lambda: AutoModelForCausalLM.from_pretrained(checkpoint, load_in_8bit=True))
+    holds("error", message.startswith("TypeError") and "'load_in_8bit'" in message, observed=message)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # bitsandbytes and torch, on import
@@ -137,8 +137,8 @@ def test_self_attention_no_longer_returns_three_values(skeleton):
         hidden_states, _, _ = self_attn(_embed_position_input(skeleton.model, skeleton.ids))
         return hidden_states
 
-    said = _error(as_the_lesson_has_it)
-    holds("error", said.startswith("ValueError: not enough values to unpack (expected 3"), observed=said)
+    message = _error(as_the_lesson_has_it)
+    holds("error", message.startswith("ValueError: not enough values to unpack (expected 3"), observed=message)
 
 
 @pytest.mark.lesson("Self-Attention Output: Expected: [1, 10, 2048]")
@@ -192,12 +192,14 @@ def test_attention_weights_have_to_be_asked_of_eager(checkpoint, miniature):
     """Today: output_attentions=True gives an empty tuple; load with attn_implementation="eager" to see weights."""
     from transformers import AutoModelForCausalLM
 
-    seen = {}
+    counts = {}
     for how in ({}, {"attn_implementation": "eager"}):
         OPT = AutoModelForCausalLM.from_pretrained(checkpoint, **how)
         with torch.no_grad():
-            seen[how.get("attn_implementation", "default")] = len(OPT(miniature.ids, output_attentions=True).attentions)
-    same("layers with weights", observed=seen, expected={"default": 0, "eager": miniature.trace.stack.layers})
+            counts[how.get("attn_implementation", "default")] = len(
+                OPT(miniature.ids, output_attentions=True).attentions
+            )
+    same("layers with weights", observed=counts, expected={"default": 0, "eager": miniature.trace.stack.layers})
 
 
 @BERT
@@ -217,8 +219,8 @@ def test_the_unused_tensors_are_named_in_a_report(pretraining_checkpoint):
     """Today: a table, the LOAD REPORT, names the seven as UNEXPECTED; that is expected, as the old warning said."""
     from transformers import AutoModel
 
-    logger, said = logging.getLogger("transformers"), io.StringIO()
-    level, handler = logger.level, logging.StreamHandler(said)
+    logger, printed = logging.getLogger("transformers"), io.StringIO()
+    level, handler = logger.level, logging.StreamHandler(printed)
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING)
     try:
@@ -226,7 +228,9 @@ def test_the_unused_tensors_are_named_in_a_report(pretraining_checkpoint):
     finally:
         logger.setLevel(level)
         logger.removeHandler(handler)
-    rows = [line.split("|")[0].strip() for line in said.getvalue().splitlines() if "UNEXPECTED" in line and "|" in line]
+    rows = [
+        line.split("|")[0].strip() for line in printed.getvalue().splitlines() if "UNEXPECTED" in line and "|" in line
+    ]
     same("rows of the report", observed=sorted(rows), expected=SEVEN)
 
 

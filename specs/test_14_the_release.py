@@ -180,8 +180,8 @@ def test_every_special_token_has_a_row(special_ids, skeleton, release):
 
 def test_special_tokens_are_the_same_everywhere(special_ids, model):
     """The config, the generation config and the tokenizer name the same tokens to begin, to end and to fill a text."""
-    writes = model.family == "decoder-only"
-    same("named differently", observed=disagreeing(special_ids, writes=writes) or "none", expected="none")
+    generates = model.family == "decoder-only"
+    same("named differently", observed=disagreeing(special_ids, generates=generates) or "none", expected="none")
 
 
 def test_the_end_of_an_answer_is_an_end_of_text(special_ids, own_tokenizer, release):
@@ -221,7 +221,9 @@ def test_a_matrix_is_packed_where_the_config_says_so(packed_as_stated):
 
 def test_a_weight_takes_the_bits_that_the_config_promises(packed_as_stated):
     """The numbers of a packed matrix take as many bits each as the config says, its scales aside."""
-    others = {n: f"{taken:g} bits, promised {said}" for n, (taken, said) in packed_as_stated.of_other_bits.items()}
+    others = {
+        n: f"{taken:g} bits, promised {promised}" for n, (taken, promised) in packed_as_stated.of_other_bits.items()
+    }
     holds("bits a number", bool(packed_as_stated.packed), observed=packed_as_stated.bits_taken, expected="some")
     same("other bits", observed=by_kind(others) or "none", expected="none")
 
@@ -234,8 +236,8 @@ def test_the_tokenizer_reads_the_sentence(own_tokenizer, release):
     ids = own_tokenizer(SENTENCE)["input_ids"]
     if own_tokenizer.unk_token_id is not None and own_tokenizer.unk_token_id in ids:
         does_not_apply(f"The vocabulary of {release.id} does not spell the sentence.")
-    said = own_tokenizer.decode(ids, skip_special_tokens=True)
-    same("read back", observed=" ".join(said.lower().split()) or "nothing", expected=SENTENCE.lower())
+    text = own_tokenizer.decode(ids, skip_special_tokens=True)
+    same("read back", observed=" ".join(text.lower().split()) or "nothing", expected=SENTENCE.lower())
 
 
 def test_the_table_has_a_row_for_every_entry_of_the_tokenizer(own_tokenizer, release, skeleton):

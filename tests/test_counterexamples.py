@@ -85,13 +85,13 @@ def test_every_claim_has_a_counterexample():
     broken = {claim for claim, _ in breaks_marks()}
     missing = {name: node for name, node in entries_file.claim_names(SPECS).items() if name not in broken}
     lesson = f"{len(missing)} claims have no counterexample."
-    assert not missing, _told(lesson, missing.values()) + HOW_TO.replace("{claim}", next(iter(missing)))
+    assert not missing, _listed(lesson, missing.values()) + HOW_TO.replace("{claim}", next(iter(missing)))
 
 
 def test_every_counterexample_names_claims_that_exist():
     claims = entries_file.claim_names(SPECS)
     unknown = [f"{place}: {claim}" for claim, place in breaks_marks() if claim not in claims]
-    assert not unknown, _told(
+    assert not unknown, _listed(
         "Rename these in breaks(...), or remove the counterexample: specs/ has no such claim.", unknown
     )
 
@@ -103,7 +103,7 @@ def test_every_counterexample_says_what_is_broken():
             marked = any("breaks" in ast.unparse(mark) for mark in test.decorator_list)
             if not marked or not _is_sentence(_first_line(test)):
                 silent.append(f"{path.name}:{test.lineno}: {test.name}")
-    assert not silent, _told("Give each @pytest.mark.breaks(...) and one sentence that says what is broken.", silent)
+    assert not silent, _listed("Give each @pytest.mark.breaks(...) and one sentence that says what is broken.", silent)
 
 
 def test_every_claim_states_a_fact():
@@ -111,7 +111,7 @@ def test_every_claim_states_a_fact():
     for file, chapter in chapters().items():
         for claim in claims_of(chapter):
             problems += [f"{file}:{claim.lineno}: {claim.name}: {why}" for why in _faults(_first_line(claim))]
-    assert not problems, _told(
+    assert not problems, _listed(
         "A claim's docstring begins with the fact it claims, a sentence in the present.", problems
     )
 
@@ -124,7 +124,7 @@ def test_every_chapter_has_a_number_and_a_title():
         numbers.append(file[5:7])
         if not re.match(r"[A-Z0-9][^:]*: \S", _first_line(chapter)):
             problems.append(f"{file}: a chapter's docstring begins with 'Title: what it teaches'")
-    assert not problems, _told("Chapters are read in the order of their numbers, by their titles.", problems)
+    assert not problems, _listed("Chapters are read in the order of their numbers, by their titles.", problems)
     assert len(set(numbers)) == len(numbers), "two chapters have one number"
 
 
@@ -134,7 +134,7 @@ def test_no_chapter_knows_a_model():
     for file, chapter in chapters().items():
         if file[5:7] not in ABOUT_ONE_MODEL:
             problems += [f"{file}:{line}: {found}" for line, found in _models_in(chapter, list(models))]
-    assert not problems, _told("A claim is about every model that has its nouns; a departure is declared.", problems)
+    assert not problems, _listed("A claim is about every model that has its nouns; a departure is declared.", problems)
 
 
 def test_the_machinery_knows_no_model():
@@ -147,7 +147,7 @@ def test_the_machinery_knows_no_model():
         if path.name not in FIGURES:
             found = _names_in(ast.parse(path.read_bytes()), list(matrix.entries), types)
             problems += [f"fixtures/{path.name}:{line}: {name}" for line, name in found]
-    assert not problems, _told("What a model needs of its own is a line of data, not a branch.", problems)
+    assert not problems, _listed("What a model needs of its own is a line of data, not a branch.", problems)
 
 
 def test_these_rules_find_what_they_forbid():
@@ -182,7 +182,7 @@ def test_these_rules_find_what_they_forbid():
     assert [claim for claim, _ in _claims_broken(ast.parse(broken))] == ["test_two", "test_three", "NONE"]
 
 
-def _told(lesson: str, problems: Iterable[str]) -> str:
+def _listed(lesson: str, problems: Iterable[str]) -> str:
     return "\n".join([lesson, *problems, ""])
 
 

@@ -156,8 +156,8 @@ def test_options_are_handed_on(monkeypatch):
     _command(monkeypatch, "import sys; print('ERROR: ' + '|'.join(sys.argv[1:])); sys.exit(4)")
     with pytest.raises(CheckError) as caught:
         check("~", weights=True, marks="gpu", select="-a or b", device="cuda:1")
-    said = str(caught.value).partition("--model=")[2].split("|")
-    assert said[:5] == [os.path.expanduser("~"), "--weights", "-mgpu", "-k-a or b", "--device=cuda:1"]
+    arguments = str(caught.value).partition("--model=")[2].split("|")
+    assert arguments[:5] == [os.path.expanduser("~"), "--weights", "-mgpu", "-k-a or b", "--device=cuda:1"]
 
 
 def test_every_public_name_is_there():

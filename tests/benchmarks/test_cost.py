@@ -78,13 +78,13 @@ def test_further_releases_in_one_run(benchmark, tmp_path):
     benchmark.pedantic(specification, rounds=1)
     (least, small), (most, large) = spent[NUMBERS[0]], spent[NUMBERS[-1]]
     further = NUMBERS[-1] - NUMBERS[0]
-    told = {
+    figures = {
         "cpu_seconds": {number: round(seconds, 2) for number, (seconds, _) in spent.items()},
         "cpu_seconds_a_further_release": round((most - least) / further, 3),
         "MiB_a_further_release": round((large - small) / further, 2),
     }
-    benchmark.extra_info |= told
-    print(f"\n{told}")
+    benchmark.extra_info |= figures
+    print(f"\n{figures}")
 
 
 def test_a_full_size_skeleton_beside_its_bare_model(benchmark):
@@ -109,8 +109,8 @@ def test_a_full_size_skeleton_beside_its_bare_model(benchmark):
         spent.append(time.process_time() - began)
 
     benchmark.pedantic(read, rounds=3)
-    told = {"floor_cpu_seconds": round(min(floor), 3), "cpu_seconds": round(min(spent), 3)}
-    benchmark.extra_info |= told | {"ratio": round(min(spent) / min(floor), 2)}
+    figures = {"floor_cpu_seconds": round(min(floor), 3), "cpu_seconds": round(min(spent), 3)}
+    benchmark.extra_info |= figures | {"ratio": round(min(spent) / min(floor), 2)}
     print(f"\n{LARGEST} at full size: {benchmark.extra_info}")
 
 
@@ -133,15 +133,15 @@ def test_claims_and_models(benchmark, tmp_path):
             seconds[result[kind].rpartition("::")[2]] += result["seconds"]
     chapters = sorted(map(str, (ROOT / "specs").glob("test_0[1-7]_*.py")))
     few, many = ((_spent([*command, "-k", SMALL, *part]), _ran(tmp_path)) for part in (chapters[:1], chapters))
-    told: dict[str, Any] = {
+    figures: dict[str, Any] = {
         kind: {name: round(s, 3) for name, s in seconds.most_common(DEAREST)} for kind, seconds in by.items()
     }
-    told["seconds a further claim"] = round((many[0][0] - few[0][0]) / (many[1] - few[1]), 4)
-    benchmark.extra_info |= told
+    figures["seconds a further claim"] = round((many[0][0] - few[0][0]) / (many[1] - few[1]), 4)
+    benchmark.extra_info |= figures
     for kind in ("claim", "model"):
         print(f"\nThe dearest by {kind}, in seconds of all {sum(by[kind].values()):.1f}:")
-        print("\n".join(f"  {s:6.3f}  {name}" for name, s in told[kind].items()))
-    print(f"A further claim on {SMALL}: {told['seconds a further claim'] * 1e3:.1f} ms")
+        print("\n".join(f"  {s:6.3f}  {name}" for name, s in figures[kind].items()))
+    print(f"A further claim on {SMALL}: {figures['seconds a further claim'] * 1e3:.1f} ms")
 
 
 def _ran(directory) -> int:

@@ -20,11 +20,11 @@ CODE = 'def test_rows_sum_to_one(attention):\n    """The weights of a row sum to
 
 def pictures(scheme: str = "learned") -> dict[str, Any]:
     """What a model with two heads and one layer looks like, as the record keeps it."""
-    seen = {"heads": 2, "kv_heads": 1, "d_head": 4, "d_value": 4, "class": "Attention", "weights": {
+    attention = {"heads": 2, "kv_heads": 1, "d_head": 4, "d_value": 4, "class": "Attention", "weights": {
         "query": [{"name": "layers.0.attention.q.weight", "shape": [8, 8]}],
         "output": [{"name": "layers.0.attention.o.weight", "shape": [8, 8]}]}}  # fmt: skip
     block = {
-        "first": 0, "count": 3, "class": "Block", "name": "layers.0", "norm": "pre", "attention": seen,
+        "first": 0, "count": 3, "class": "Block", "name": "layers.0", "norm": "pre", "attention": attention,
         "cross_attention": None, "d_ff": 32, "experts": None, "parameters": 768,
     }  # fmt: skip
     stack = {

@@ -48,12 +48,12 @@ def pages(tmp_path_factory):
 @pytest.fixture
 def show(browser, pages):
     """Open a page and, at the end of the test, see that it said nothing on the console and asked for nothing."""
-    opened, said, asked = [], [], []
+    opened, messages, asked = [], [], []
 
     def open_page(name: str = "matrix", address: str = "", *, width: int = 1280, scheme: str = "light"):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto((pages / name / "index.html").as_uri() + address)
         opened.append(page)
@@ -62,7 +62,7 @@ def show(browser, pages):
     yield open_page
     for page in opened:
         page.close()
-    assert said == []
+    assert messages == []
     assert [url for url in asked if not url.startswith(("data:", pages.as_uri()))] == []
     assert len(asked) == len(opened)
 
@@ -91,12 +91,12 @@ def test_two_models_are_compared(show):
     """What differs between the model and another is listed: facts and verdicts, and nothing that is the same."""
     page = show(address=f"?model={SMALL}")
     page.select_option("#against", label=LARGE)
-    said = page.locator("#differences").inner_text()
-    assert "2 facts and 2 verdicts differ" in said
-    assert "learned" in said
-    assert "✕ fails" in said
-    assert "d_model" not in said
-    assert "It is fast." not in said
+    text = page.locator("#differences").inner_text()
+    assert "2 facts and 2 verdicts differ" in text
+    assert "learned" in text
+    assert "✕ fails" in text
+    assert "d_model" not in text
+    assert "It is fast." not in text
 
 
 def test_evidence_names_the_axes(show):
@@ -125,9 +125,9 @@ def test_a_cell_opens_its_reason_and_evidence(show):
     """A click on a cell opens what is behind it; a link leads to the claim with that model."""
     page = show(address=f"?model={SMALL}")
     page.locator("#grid td.v-d").click()
-    said = page.locator("#cell").inner_text()
-    assert "Nothing is added." in said
-    assert LARGE in said
+    text = page.locator("#cell").inner_text()
+    assert "Nothing is added." in text
+    assert LARGE in text
     page.locator("#cell a").click()
     assert page.locator("#cell").is_hidden()
     assert page.url.endswith(f"#{ADDED_NAME}")
@@ -277,10 +277,10 @@ def test_without_scripts_the_lesson_is_there(browser, pages):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((pages / "matrix/index.html").as_uri())
-    said = page.locator("main").inner_text()
-    assert "Every later token gets a weight of zero." in said
-    assert "3 weights" in said
-    assert "Without scripts" in said
+    text = page.locator("main").inner_text()
+    assert "Every later token gets a weight of zero." in text
+    assert "3 weights" in text
+    assert "Without scripts" in text
     context.close()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.mutations import ENTRY, MUTATIONS, TABLE, rows, seen_by, survey, told, written
+from tests.support.mutations import ENTRY, MUTATIONS, TABLE, claims_that_fail, rows, summary, survey, written
 
 EVERY = [(name, on) for name, mutation in MUTATIONS.items() for on in mutation.on]
 GAPS = {"tying broken"}  # without an entry nothing is held against what the config says of it
@@ -16,22 +16,22 @@ def test_the_table_has_every_mutation_and_is_as_it_is_made():
 
 def test_what_survives_is_equivalent_or_listed():
     """A mutation that no claim sees has a sentence that says why nothing could, or stands among the gaps."""
-    survivors = {name for (name, _), seen in rows().items() if seen == "**none**"}
+    survivors = {name for (name, _), failing in rows().items() if failing == "**none**"}
     assert {name for name in survivors if not MUTATIONS[name].equivalent} == GAPS
 
 
 @pytest.mark.parametrize(("name", "on"), SAMPLE)
 def test_a_mutation_is_seen_as_the_table_says(name, on):
-    assert told(survey(name, on)) == rows()[name, on]
+    assert summary(survey(name, on)) == rows()[name, on]
 
 
 def test_a_mutated_model_of_the_matrix_fails():
     """With its entry, too."""
-    assert seen_by(survey("scale", "opt", ENTRY))
+    assert claims_that_fail(survey("scale", "opt", ENTRY))
 
 
 @pytest.mark.registry
 @pytest.mark.parametrize(("name", "on"), EVERY)
 def test_every_mutation_is_seen_as_the_table_says(name, on):
     """All of them, which takes minutes."""
-    assert told(survey(name, on)) == rows()[name, on]
+    assert summary(survey(name, on)) == rows()[name, on]

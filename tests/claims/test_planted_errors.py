@@ -188,8 +188,8 @@ def found(written, tmp_path):
 
     def run(model: str, entry: dict[str, Any], traits: dict[str, Any] | None = None, claims: str = "") -> Results:
         file = tmp_path / "models.yaml"
-        said = written | {"traits": written["traits"] if traits is None else traits, "models": {model: entry}}
-        file.write_text(yaml.safe_dump(said, allow_unicode=True), encoding="utf-8")
+        whole = written | {"traits": written["traits"] if traits is None else traits, "models": {model: entry}}
+        file.write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
         planted = read_matrix(file)
         return examine(Patient(planted.entries[model], planted.traits), claims=claims, marks=MARKS)
 
@@ -200,8 +200,8 @@ def found(written, tmp_path):
 def failing(found):
     """The claims that then fail, and why."""
 
-    def run(*said: Any) -> dict[str, str]:
-        return {name: result["reason"] for name, result in found(*said).items() if result["verdict"] == FAILS}
+    def run(*arguments: Any) -> dict[str, str]:
+        return {name: result["reason"] for name, result in found(*arguments).items() if result["verdict"] == FAILS}
 
     return run
 
@@ -245,11 +245,11 @@ def test_a_trait_that_is_not_there_fails(failing, written):
 
 def departing() -> Iterator[str]:
     """The first models of the matrix that together have every trait and every departure of an entry's own."""
-    seen: set[str] = set()
+    covered: set[str] = set()
     for model, entry in matrix().entries.items():
-        new = {*(trait.name for trait in applying(entry, matrix().traits)), *entry.departs} - seen
+        new = {*(trait.name for trait in applying(entry, matrix().traits)), *entry.departs} - covered
         if new:
-            seen |= new
+            covered |= new
             yield model
 
 

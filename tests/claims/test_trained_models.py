@@ -27,8 +27,8 @@ def test_a_trained_model_is_under_test_as_others_are(tmp_path, monkeypatch):
     assert isinstance(pupil, Pupil)
     assert bench.facts(SHORT.name) == ("trained", {})  # nothing is trained for its facts alone
     assert pupil.trained.after.accuracy() < 0.5
-    seen = pupil.known_facts or {}
-    assert seen.items() >= {"family": "decoder-only", "layers": 1, "heads": 2, "d_model": 32, "vocab_size": 16}.items()
+    facts = pupil.known_facts or {}
+    assert facts.items() >= {"family": "decoder-only", "layers": 1, "heads": 2, "d_model": 32, "vocab_size": 16}.items()
     assert list(tmp_path.iterdir())
 
 

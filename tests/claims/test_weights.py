@@ -115,42 +115,42 @@ def why_not_run(subject, chapter="14"):
 def test_without_memory_nothing_is_loaded(published, monkeypatch):
     monkeypatch.setattr(real_weights, "free_memory", lambda: 10**6)
     monkeypatch.setattr(real_weights, "load", lambda *_: pytest.fail("it was loaded"))
-    said = why_not_run(loaded(published[OPT]))
-    assert set(said) >= set(NUMBERS)
-    assert "GB of memory" in said[NUMBERS[0]]
-    assert "0.001 GB are free. Nothing was loaded." in said[NUMBERS[0]]
+    reasons = why_not_run(loaded(published[OPT]))
+    assert set(reasons) >= set(NUMBERS)
+    assert "GB of memory" in reasons[NUMBERS[0]]
+    assert "0.001 GB are free. Nothing was loaded." in reasons[NUMBERS[0]]
 
 
 def test_without_disk_nothing_is_downloaded(published, monkeypatch):
     monkeypatch.setattr(Release, "away", {SINGLE: 10**9})
     monkeypatch.setattr(real_weights, "_free_disk", lambda: 10**6)
     monkeypatch.setattr(real_weights, "load", lambda *_: pytest.fail("it was loaded"))
-    said = why_not_run(loaded(published[OPT]))
-    assert "needs 1.0 GB of disk for its files; 0.001 GB are free" in said[NUMBERS[0]]
+    reasons = why_not_run(loaded(published[OPT]))
+    assert "needs 1.0 GB of disk for its files; 0.001 GB are free" in reasons[NUMBERS[0]]
 
 
 def test_without_weights_asked_for_only_the_headers_are_read(published):
-    said = why_not_run(Subject(at_path(published[OPT]), matrix().traits))
-    assert said == dict.fromkeys(NUMBERS, "The weights are read with --weights.")
+    reasons = why_not_run(Subject(at_path(published[OPT]), matrix().traits))
+    assert reasons == dict.fromkeys(NUMBERS, "The weights are read with --weights.")
 
 
 def test_a_bare_config_has_no_files(published):
-    said = why_not_run(loaded(published[OPT] / "config.json"))
-    assert set(NUMBERS) < set(said)
-    assert all("the config alone is here" in sentence for sentence in said.values())
+    reasons = why_not_run(loaded(published[OPT] / "config.json"))
+    assert set(NUMBERS) < set(reasons)
+    assert all("the config alone is here" in sentence for sentence in reasons.values())
 
 
 def test_pickled_weights_are_refused(published, tmp_path):
     (tmp_path / "config.json").write_bytes((published[OPT] / "config.json").read_bytes())
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    said = why_not_run(loaded(tmp_path))
-    assert set(NUMBERS) < set(said)
-    assert {s for s in said.values() if "pytorch_model.bin: pickled, which can run any code" not in s} == set()
+    reasons = why_not_run(loaded(tmp_path))
+    assert set(NUMBERS) < set(reasons)
+    assert {s for s in reasons.values() if "pytorch_model.bin: pickled, which can run any code" not in s} == set()
 
 
 def test_packed_numbers_are_not_loaded(published, tmp_path):
-    said = why_not_run(loaded(lay_out(tmp_path / "fp8", "fp8")))
-    assert all("published quantized (fp8)" in said[name] for name in NUMBERS)
+    reasons = why_not_run(loaded(lay_out(tmp_path / "fp8", "fp8")))
+    assert all("published quantized (fp8)" in reasons[name] for name in NUMBERS)
 
 
 def test_a_config_that_does_not_say_what_is_packed_is_not_loaded(published, tmp_path):
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_read_fails_once(published, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (["--weights"], "--weights: expected a checkpoint directory or a hub id in --model, found none"),
         (["--model={empty}"], "expected a checkpoint directory with a config.json, found an empty directory"),
@@ -188,11 +188,11 @@ def test_a_file_that_cannot_be_read_fails_once(published, tmp_path):
     ],
     ids=["no-model", "no-config", "no-config-with-weights"],
 )
-def test_what_cannot_run_at_all_is_a_usage_error(tmp_path, arguments, said):
+def test_what_cannot_run_at_all_is_a_usage_error(tmp_path, arguments, sentence):
     """Exit status 4 and a sentence, before anything runs."""
     done = pytest_run(*(word.format(empty=tmp_path) for word in arguments))
     assert done.returncode == 4
-    assert said in done.stderr + done.stdout
+    assert sentence in done.stderr + done.stdout
     assert "Traceback" not in done.stderr + done.stdout
 
 

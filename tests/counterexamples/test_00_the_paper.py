@@ -167,11 +167,11 @@ def test_a_recurrent_layer_in_the_encoder(fails):
         cell = nn.LSTMCell(model.config.d_model, model.config.d_model)
 
         def step(module, args, output):
-            state, said = None, []
+            state, states = None, []
             for vector in output[0].unbind(dim=0):
                 state = cell(vector[None], state)
-                said.append(state[0])
-            return output + torch.stack(said, dim=1)
+                states.append(state[0])
+            return output + torch.stack(states, dim=1)
 
         model.model.encoder.layers[0].fc2.register_forward_hook(step)
 

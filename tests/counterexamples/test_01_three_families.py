@@ -177,14 +177,14 @@ def test_a_decoder_beside_another_stack(fails):
     """A second stack of blocks reads the text first, and the decoder's sixth block is told what it found."""
 
     def wound(model):
-        model.reader, told = nn.ModuleList([copy.deepcopy(model.transformer.h[0])]), {}
+        model.reader, kept = nn.ModuleList([copy.deepcopy(model.transformer.h[0])]), {}
 
         def read(stream):
-            told["text"] = model.reader[0](stream)
+            kept["text"] = model.reader[0](stream)
             return stream
 
         on_output(model, "transformer.drop", read)
-        on_output(model, "transformer.h.5.mlp", lambda vectors: vectors + told["text"])
+        on_output(model, "transformer.h.5.mlp", lambda vectors: vectors + kept["text"])
 
     fails("openai-community/gpt2", wound_skeleton=wound, why="stacks: expected 1, observed 2")
 

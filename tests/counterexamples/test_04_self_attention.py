@@ -143,8 +143,8 @@ def test_weights_that_are_not_those_of_the_scores(fails):
 
     def blur(scores):
         weights = scores.softmax(dim=-1)
-        seen = (weights > 0).float()
-        return 0.9 * weights + 0.1 * seen / seen.sum(dim=-1, keepdim=True)
+        visible = (weights > 0).float()
+        return 0.9 * weights + 0.1 * visible / visible.sum(dim=-1, keepdim=True)
 
     fails(OPT, wound=lambda model: attend_with(model, "*.layers.0.self_attn", weigh=blur))
 
@@ -217,8 +217,8 @@ def test_weights_below_zero(fails, patient, last, also):
 
     def overdraw(scores):
         weights = scores.softmax(dim=-1)
-        seen = (weights > 0).float()
-        return 2 * weights - seen / seen.sum(dim=-1, keepdim=True)
+        visible = (weights > 0).float()
+        return 2 * weights - visible / visible.sum(dim=-1, keepdim=True)
 
     fails(patient, wound=lambda model: attend_with(model, last, weigh=overdraw), also=(WEIGHTED_SUM, *also))
 

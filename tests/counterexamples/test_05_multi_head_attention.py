@@ -163,12 +163,12 @@ def test_heads_that_are_computed_two_at_a_time(fails, patient):
     """The heads of a block are gone through by twos, one pair after the other."""
 
     def by_twos(query, key, value, mask, scaling):
-        said = []
+        heads_outputs = []
         for q, k, v in zip(query.split(2, dim=1), key.split(2, dim=1), value.split(2, dim=1), strict=True):
             scores = q @ k.transpose(-1, -2) * scaling
             weights = (scores if mask is None else scores + mask).softmax(dim=-1)
-            said.append((weights @ v, weights))
-        contexts, weights = zip(*said, strict=True)
+            heads_outputs.append((weights @ v, weights))
+        contexts, weights = zip(*heads_outputs, strict=True)
         return torch.cat(contexts, dim=1), torch.cat(weights, dim=1)
 
     def wound(model):

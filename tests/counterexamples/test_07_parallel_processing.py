@@ -176,11 +176,11 @@ def test_a_state_carried_from_token_to_token(fails):
     """A state is handed from each token to the next by additions alone."""
 
     def carry(stream):
-        state, said = torch.zeros_like(stream[:, 0]), []
+        state, states = torch.zeros_like(stream[:, 0]), []
         for vector in stream.unbind(dim=1):
             state = torch.tanh(0.5 * state + vector)
-            said.append(state)
-        return torch.stack(said, dim=1)
+            states.append(state)
+        return torch.stack(states, dim=1)
 
     fails(
         BERT,

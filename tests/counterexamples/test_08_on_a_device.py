@@ -130,8 +130,8 @@ def test_a_last_token_that_all_see(fails, making):
 
     def hook(module, args, kwargs):
         vectors = args[0] if args else kwargs["hidden_states"]
-        seen = vectors + vectors[:, -1:] * 0.5
-        return ((seen, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": seen})
+        shifted = vectors + vectors[:, -1:] * 0.5
+        return ((shifted, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": shifted})
 
     making(lambda model: model.model.decoder.layers[0].register_forward_pre_hook(hook, with_kwargs=True))
     fails(OPT, **SMALL, also=("test_single_steps_do_what_one_pass_does_on_the_device",))

@@ -28,16 +28,16 @@ def lost(tensor):
 
 def padded(model, where, axis, size):
     """Make the modules called `where` work on so many tokens or texts, however few there are."""
-    seen = []
+    lengths = []
 
     def widen(tensor):
-        seen.append(tensor.shape[axis])
+        lengths.append(tensor.shape[axis])
         missing = list(tensor.shape)
         missing[axis] = max(0, size - missing[axis])
         return torch.cat([tensor, tensor.new_zeros(missing)], dim=axis)
 
     on_input(model, where, widen)
-    on_output(model, where, lambda tensor: tensor.narrow(axis, 0, seen.pop()))
+    on_output(model, where, lambda tensor: tensor.narrow(axis, 0, lengths.pop()))
 
 
 @pytest.mark.breaks(WORK)

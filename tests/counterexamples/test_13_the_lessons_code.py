@@ -29,9 +29,9 @@ def test_a_mask_that_hides_a_word(fails, monkeypatch):
         tokenizer = build(recorded)
 
         def tokenize(text, **kwargs):
-            told = tokenizer(text, **kwargs)
-            told["attention_mask"][:, 0] = 0
-            return told
+            encoded = tokenizer(text, **kwargs)
+            encoded["attention_mask"][:, 0] = 0
+            return encoded
 
         return tokenize
 

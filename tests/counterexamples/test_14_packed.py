@@ -72,8 +72,8 @@ def test_packed_weights_without_a_config(fails, copy, method):
 @pytest.mark.parametrize("method", ["fp8", "gptq", "bnb-nf4", "compressed-integers"])
 def test_a_config_left_behind(fails, published, tmp_path, method):
     """The matrices are in full, and the config still says how they were packed."""
-    said = json.loads((published(method) / "config.json").read_text())["quantization_config"]
-    folder = packed.configure(packed.save_full(tmp_path / "full"), quantization_config=said)
+    settings = json.loads((published(method) / "config.json").read_text())["quantization_config"]
+    folder = packed.configure(packed.save_full(tmp_path / "full"), quantization_config=settings)
     found = fails(folder, why="none packed, 16 in full (BF16). Drop quantization_config")
     assert {found[name]["verdict"] for name in CLAIMS - {METHOD}} == {"not run"}
 

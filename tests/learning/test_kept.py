@@ -14,14 +14,14 @@ SHORT = recipes.LOOK_BACK.varied(steps=3)
 @pytest.fixture
 def trainings(monkeypatch):
     """The recipes that are trained, in order, while this test runs."""
-    seen = []
+    trained = []
 
     def counted(recipe):
-        seen.append(recipe.name)
+        trained.append(recipe.name)
         return train(recipe)
 
     monkeypatch.setattr(kept, "train", counted)
-    return seen
+    return trained
 
 
 def files(directory):

@@ -76,8 +76,8 @@ def test_questions_that_differ_are_told_apart(answer, first, then):
     func = torch.add if len(first) > 1 else torch.clone
     with torch.no_grad():
         answer(func, tuple(first), {})
-        seen, wanted = answer(func, tuple(then), {}), func(*then)
-    assert (seen.shape, seen.stride(), seen.dtype) == (wanted.shape, wanted.stride(), wanted.dtype)
+        found, wanted = answer(func, tuple(then), {}), func(*then)
+    assert (found.shape, found.stride(), found.dtype) == (wanted.shape, wanted.stride(), wanted.dtype)
 
 
 def test_several_results_come_together(answer):

@@ -238,25 +238,25 @@ def test_a_run_that_cannot_have_its_release(cli, files, trouble):
         url = "http://127.0.0.1:9" if trouble == "refused" else server.url
         name = "org/two" if trouble == "missing" else "org/one"
         environment = {"HF_HUB_OFFLINE": "1"} if trouble == "offline" else {}
-        status, said = cli(url, f"--model={name}", **environment)
-    assert status == 4, said
-    assert [line for line in said.splitlines() if line.startswith(f"ERROR: --model={name}: ")], said
-    assert "Traceback" not in said
-    assert TOKEN not in said
+        status, printed = cli(url, f"--model={name}", **environment)
+    assert status == 4, printed
+    assert [line for line in printed.splitlines() if line.startswith(f"ERROR: --model={name}: ")], printed
+    assert "Traceback" not in printed
+    assert TOKEN not in printed
 
 
 def test_a_run_on_the_hub_fetches_no_weights(cli, files, tmp_path):
     with hub({"org/one": Repo(files)}) as server:
-        status, said = cli(server.url, "--model=org/one", "specs/test_14_the_release.py")
-    assert status == 0, said
-    assert "org/one (hub)" in said
-    assert "The weights are read with --weights." in said
+        status, printed = cli(server.url, "--model=org/one", "specs/test_14_the_release.py")
+    assert status == 0, printed
+    assert "org/one (hub)" in printed
+    assert "The weights are read with --weights." in printed
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
 
 def test_a_run_with_weights_fetches_them(cli, files, tmp_path):
     with hub({"org/one": Repo(files)}) as server:
-        status, said = cli(server.url, "--model=org/one", "--weights", "specs/test_14_the_release.py")
-    assert status == 0, said
-    assert "0 not run" in said
+        status, printed = cli(server.url, "--model=org/one", "--weights", "specs/test_14_the_release.py")
+    assert status == 0, printed
+    assert "0 not run" in printed
     assert list((tmp_path / "home").rglob("*.safetensors"))

@@ -147,8 +147,8 @@ def test_without_its_config_a_release_is_named_for_what_it_is(copy, method):
 @pytest.mark.parametrize("method", packed.METHODS)
 def test_a_config_left_behind_is_seen(published, tmp_path, method):
     kind = "gpt_oss" if method == "mxfp4" else "llama"
-    said = json.loads((published(method) / "config.json").read_text())["quantization_config"]
-    folder = packed.configure(packed.save_full(tmp_path / "full", kind), quantization_config=said)
+    settings = json.loads((published(method) / "config.json").read_text())["quantization_config"]
+    folder = packed.configure(packed.save_full(tmp_path / "full", kind), quantization_config=settings)
     release = release_of(folder)
     assert not release.packing.as_stated
     assert release.packing.count.startswith("none packed, ")
@@ -237,7 +237,7 @@ def test_numbers_that_were_saved_after_they_had_run_are_seen(copy):
 
 def test_modules_that_keep_a_matrix_turned_are_read(tmp_path):
     """GPT-2 has (in, out); what packs it has (out, in)."""
-    said = packed.LAID_OUT["gptq"][1]
+    settings = packed.LAID_OUT["gptq"][1]
     sizes = {"n_embd": 128, "n_layer": 1, "n_head": 4, "vocab_size": 128}
     folder = packed.save_full(tmp_path / "release", "gpt2", dtype=torch.float16, **sizes)
 
@@ -247,7 +247,7 @@ def test_modules_that_keep_a_matrix_turned_are_read(tmp_path):
             found |= packed.gptq(name.removesuffix(".weight"), tensors[name].T)
         return found
 
-    release = release_of(packed.configure(packed.rewrite(folder, change), quantization_config=said))
+    release = release_of(packed.configure(packed.rewrite(folder, change), quantization_config=settings))
     packing = release.packing
     assert len(packing.packed) == 4
     assert (packing.lacking, packing.misshapen, packing.against_the_config) == ([], {}, {})
@@ -322,8 +322,8 @@ def test_a_layout_without_a_law_is_not_read_by_another(copy, method, layout):
 
 
 def test_a_config_of_the_cache_alone_leaves_the_weights_in_full(tmp_path):
-    said = {"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": {"num_bits": 8}}
-    packing = release_of(packed.configure(packed.save_full(tmp_path / "full"), quantization_config=said)).packing
+    settings = {"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": {"num_bits": 8}}
+    packing = release_of(packed.configure(packed.save_full(tmp_path / "full"), quantization_config=settings)).packing
     assert packing.as_stated
     assert (packing.against_the_config, packing.strays) == ({}, ())
 
@@ -439,8 +439,8 @@ def test_very_many_are_told_by_kind():
 
 
 def test_every_method_with_a_law_is_tried():
-    said = {settings["quant_method"] for _, settings in packed.LAID_OUT.values()} | {"mxfp4", "bitsandbytes"}
-    assert KNOWN.keys() - said == {"auto-round", "mxfp8"}, "these have the laws of GPTQ, AWQ and fp8"
+    laid_out = {settings["quant_method"] for _, settings in packed.LAID_OUT.values()} | {"mxfp4", "bitsandbytes"}
+    assert KNOWN.keys() - laid_out == {"auto-round", "mxfp8"}, "these have the laws of GPTQ, AWQ and fp8"
 
 
 def test_a_release_in_full_has_no_packing(tmp_path):

@@ -99,7 +99,7 @@ def test_a_list_without_names_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "sentence"),
     [
         ("", "expected JSON, found nothing"),
         ("{", "expected JSON, found something else"),
@@ -111,11 +111,11 @@ def test_a_list_without_names_is_refused(tmp_path, content):
     ],
     ids=["empty", "cut", "deep", "list", "no-type", "unknown", "remote-code"],
 )
-def test_a_config_that_is_none_is_refused(config, content, said):
+def test_a_config_that_is_none_is_refused(config, content, sentence):
     config.write_text(content)
     with pytest.raises(ReleaseError) as caught:
         at_path(config).config  # noqa: B018 - it is read
-    assert said in str(caught.value)
+    assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -22,8 +22,8 @@ def made(*verdicts: tuple[str, str, str], **facts: dict) -> Record:
     record.take("catalogue", {"claims": claims, "models": ["one", "two"], "items": 2 * len(claims)})
     for model, known in facts.items():
         record.take("facts", {"id": model, "origin": "config", "facts": known})
-    for claim, *said in verdicts:
-        for model, verdict in zip(record.models, said, strict=True):
+    for claim, *letters in verdicts:
+        for model, verdict in zip(record.models, letters, strict=True):
             reason = "" if verdict == "holds" else f"why {verdict}"
             taken = {"claim": f"specs/test_01_x.py::{claim}", "model": model, "verdict": verdict, "reason": reason}
             record.take("result", taken | {"expected": {}, "observed": {}})
@@ -82,13 +82,13 @@ def test_a_release_is_held_against_another(narrower, options):
     """The heads differ, and nothing that both have is printed; the exit status is that of the claims."""
     done = run(f"--model={narrower}", f"--against={OPT}", *options)
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.partition("= claims =")[2].splitlines()
-    assert said[1:4] == [
+    lines = done.stdout.partition("= claims =")[2].splitlines()
+    assert lines[1:4] == [
         "heads",
         "  narrower  6, each with keys and values of its own",
         "  opt-125m  12, each with keys and values of its own",
     ]
-    assert not any(line.startswith(("parameters", "layers", "family", "departs")) for line in said)
+    assert not any(line.startswith(("parameters", "layers", "family", "departs")) for line in lines)
 
 
 def test_a_release_is_held_against_an_entry(narrower):

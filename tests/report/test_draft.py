@@ -161,10 +161,10 @@ def test_every_number_of_a_draft_can_be_wrong(name, tmp_path):
 
 def test_what_fails_is_drafted_as_a_departure_with_what_was_seen():
     """A claim that failed, and not against a published number, departs; one that a trait declares is not repeated."""
-    seen = "As observed: weights: expected 1.0, observed 0.5"
+    reason = "As observed: weights: expected 1.0, observed 0.5"
     known = "test_attention_receives_the_stream_itself"
-    draft = drafted("facebook/opt-125m", test_weights_of_a_row_sum_to_one=seen, **{known: seen})
-    assert draft.entry["departs"] == {"test_weights_of_a_row_sum_to_one": seen}
+    draft = drafted("facebook/opt-125m", test_weights_of_a_row_sum_to_one=reason, **{known: reason})
+    assert draft.entry["departs"] == {"test_weights_of_a_row_sum_to_one": reason}
     assert known in {claim for trait in draft.traits.values() for claim in trait.departs}
 
 
@@ -210,17 +210,17 @@ def test_what_cannot_be_read_is_said_and_drafts_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "sentence"),
     [
         (["--draft", "{here}/new.yaml"], "expected a release to draft an entry of"),
         (["--draft={here}/old.yaml", "--model=x/y"], "a draft overwrites nothing"),
         (["--draft", "{here}/none/new.yaml", "--model=x/y"], "expected a file in a directory that is there"),
     ],
 )
-def test_a_draft_that_cannot_be_written_is_refused_before_anything_runs(words, said, tmp_path):
+def test_a_draft_that_cannot_be_written_is_refused_before_anything_runs(words, sentence, tmp_path):
     """The sentence says what was expected; a file that is there stays as it is."""
     (tmp_path / "old.yaml").write_text("kept")
     done = run(*(word.format(here=tmp_path) for word in words))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert said in done.stderr
+    assert sentence in done.stderr
     assert (tmp_path / "old.yaml").read_text() == "kept"

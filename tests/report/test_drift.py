@@ -27,31 +27,31 @@ def row(claim, models, letters):
 def small(**cells):
     found = Results("5.23.0", ["x", "y"], chapters=CHAPTERS)
     for claim, letters in cells.items():
-        found.plain |= row(claim, found.models, letters)
+        found.by_default |= row(claim, found.models, letters)
     return found
 
 
 def own(letters, version=VERSION):
     """A file of one claim, recorded of the two models it is about."""
-    plain = row(CLAIM, ("vaswani-2017/base", "vaswani-2017/big"), letters)
-    return str(Results(version, MODELS, plain, chapters={CLAIM: "specs/test_00_the_paper.py"}))
+    by_default = row(CLAIM, ("vaswani-2017/base", "vaswani-2017/big"), letters)
+    return str(Results(version, MODELS, by_default, chapters={CLAIM: "specs/test_00_the_paper.py"}))
 
 
 def run(monkeypatch, folder, *options):
     """Run that claim against the files of a folder: exit status, what is printed."""
     monkeypatch.setattr(results, "FOLDER", folder)
     monkeypatch.setenv("COLUMNS", "1000")  # no line is broken
-    said = io.StringIO()
+    output = io.StringIO()
     quiet = ["-pno:cacheprovider", "-pno:unraisableexception", "-k", CLAIM]
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(output):
         status = pytest.main([str(ROOT / "specs"), f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", *quiet, *options])
-    return int(status), " ".join(said.getvalue().split())
+    return int(status), " ".join(output.getvalue().split())
 
 
 def test_a_file_reads_as_it_was_written(tmp_path):
     """Variants, chapters, what is not made of a model, and what rests on more than the library."""
     written = small(test_a="h.", test_b="d-")
-    written.plain[Cell("test_a (length 8)", "y")] = "F"
+    written.by_default[Cell("test_a (length 8)", "y")] = "F"
     written.handled, written.handled_on = {Cell("test_c", "x"): "n"}, "bitsandbytes 0.50.2, with AVX512-BF16"
     (tmp_path / RELEASE).write_text(str(written))
     again = results.read(tmp_path / RELEASE)
@@ -80,7 +80,7 @@ def test_a_line_that_is_none_is_named(change, why, tmp_path):
 def test_differences_are_of_three_kinds():
     """What was not made of a model and now is has appeared; claims that are not recorded differ from nothing."""
     recorded, found = small(test_a="h.", test_b="d-"), small(test_a=".h", test_b="Fh", test_c="hh")
-    kinds = {(d.claim, d.model): d.kind for d in results.differences(recorded.plain, found.plain)}
+    kinds = {(d.claim, d.model): d.kind for d in results.differences(recorded.by_default, found.by_default)}
     assert kinds == {
         ("test_a", "x"): "gone",
         ("test_a", "y"): "appeared",
@@ -93,9 +93,9 @@ def test_differences_are_of_three_kinds():
 def test_a_part_of_the_run_is_laid_over_the_rest():
     """What did not run stays as recorded; what is recorded of claims and models that are gone is dropped."""
     old = Results("5.23.0", ["x", "z"], {Cell("test_a", "x"): "h", Cell("test_a", "z"): "h"}, chapters=CHAPTERS)
-    old.plain |= {Cell("test_gone", "x"): "h", Cell("test_b", "x"): "d"}
+    old.by_default |= {Cell("test_gone", "x"): "h", Cell("test_b", "x"): "d"}
     merged = results.merged(old, small(test_a="F."))
-    assert merged.plain == {Cell("test_a", "x"): "F", Cell("test_a", "y"): ".", Cell("test_b", "x"): "d"}
+    assert merged.by_default == {Cell("test_a", "x"): "F", Cell("test_a", "y"): ".", Cell("test_b", "x"): "d"}
 
 
 def test_the_nearest_tested_version_is_the_newest_that_is_not_newer(tmp_path):
@@ -110,28 +110,28 @@ def test_the_nearest_tested_version_is_the_newest_that_is_not_newer(tmp_path):
 
 def test_a_run_as_recorded_passes_in_silence(monkeypatch, tmp_path):
     (tmp_path / RELEASE).write_text(own("hh"))
-    status, said = run(monkeypatch, tmp_path)
+    status, printed = run(monkeypatch, tmp_path)
     assert status == 0
-    assert "verdicts ==" not in said
+    assert "verdicts ==" not in printed
 
 
 @pytest.mark.parametrize("option", ["", "-n2"])
 def test_a_verdict_that_is_not_the_recorded_one_fails_the_run(option, monkeypatch, tmp_path):
     """The claim, the model, what it was and what it is, from this process and from workers."""
     (tmp_path / RELEASE).write_text(own("dh"))
-    status, said = run(monkeypatch, tmp_path, *([option] if option else []))
+    status, printed = run(monkeypatch, tmp_path, *([option] if option else []))
     assert status == 1
-    assert f"Recorded otherwise for transformers {VERSION}, which fails the run" in said
-    assert f"changed: departs -> holds {CLAIM} (1): vaswani-2017/base" in said
+    assert f"Recorded otherwise for transformers {VERSION}, which fails the run" in printed
+    assert f"changed: departs -> holds {CLAIM} (1): vaswani-2017/base" in printed
 
 
 def test_on_another_version_it_is_drift(monkeypatch, tmp_path):
     """It is shown, the version is announced, and the run passes."""
     (tmp_path / "transformers-5.1.txt").write_text(own(".h", version="5.1.0"))
-    status, said = run(monkeypatch, tmp_path)
+    status, printed = run(monkeypatch, tmp_path)
     assert status == 0
-    assert f"transformers {VERSION} is newer than all that were tested (5.1)" in said
-    assert "Drift since transformers 5.1.0 (fixtures/results/transformers-5.1.txt): appeared: does not apply" in said
+    assert f"transformers {VERSION} is newer than all that were tested (5.1)" in printed
+    assert "Drift since transformers 5.1.0 (fixtures/results/transformers-5.1.txt): appeared: does not apply" in printed
 
 
 def test_what_is_recorded_is_what_ran(monkeypatch, tmp_path):
@@ -139,26 +139,26 @@ def test_what_is_recorded_is_what_ran(monkeypatch, tmp_path):
     for old in (None, own("dF")):
         if old:
             (tmp_path / RELEASE).write_text(old)
-        status, said = run(monkeypatch, tmp_path, "--record-verdicts")
+        status, printed = run(monkeypatch, tmp_path, "--record-verdicts")
         assert status == 0
-        assert "2 verdicts were recorded in" in said
+        assert "2 verdicts were recorded in" in printed
         assert (tmp_path / RELEASE).read_text() == own("hh")
 
 
 def test_a_damaged_file_fails_the_run_in_a_sentence(monkeypatch, tmp_path):
     (tmp_path / RELEASE).write_text(own("hh").replace("hh", "hz"))
-    status, said = run(monkeypatch, tmp_path)
+    status, printed = run(monkeypatch, tmp_path)
     assert status == 1
-    assert f"{RELEASE}:" in said
-    assert "Traceback" not in said
+    assert f"{RELEASE}:" in printed
+    assert "Traceback" not in printed
 
 
 def test_a_release_is_never_held_to_the_matrix(monkeypatch, tmp_path):
     """A release that bears a model's name is not that model, and is not recorded."""
     (tmp_path / RELEASE).write_text(own("dF"))
     config = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
-    status, said = run(monkeypatch, tmp_path, f"--model={config}")
-    assert "Recorded otherwise" not in said
+    status, printed = run(monkeypatch, tmp_path, f"--model={config}")
+    assert "Recorded otherwise" not in printed
     status, _ = run(monkeypatch, tmp_path, f"--model={config}", "--record-verdicts")
     assert status == 4
     assert (tmp_path / RELEASE).read_text() == own("dF")
@@ -184,6 +184,6 @@ def test_the_record_of_this_version_is_whole():
         cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     claims = {line.partition("::")[2].partition("[")[0] for line in listed.stdout.splitlines() if "::" in line}
-    assert {results.name_of(cell.claim) for cell in recorded.plain} == claims
+    assert {results.name_of(cell.claim) for cell in recorded.by_default} == claims
     assert {results.name_of(cell.claim) for cell in recorded.cells} <= set(claim_names(ROOT / "specs"))
     assert recorded.models == MODELS

@@ -46,9 +46,9 @@ class Elements(HTMLParser):
 def test_every_claim_stands_in_its_chapter_with_its_words_and_code():
     """Chapters come in order, each with its text, its claims' statements and the code that checks them."""
     text = page(View(record()))
-    seen = re.sub(r"\s+", " ", Elements(text).text)
+    reading = re.sub(r"\s+", " ", Elements(text).text)
     places = [
-        seen.index(words)
+        reading.index(words)
         for words in (
             "Where a word stands has to be told.",
             "The weights of a row sum to one.",
@@ -59,16 +59,16 @@ def test_every_claim_stands_in_its_chapter_with_its_words_and_code():
     claims = re.findall(r'<article class="claim" id="(\w+)"', text)
     assert claims == [claim.rpartition("::")[2] for claim in (SUMS, LATER, ADDED, FAST)]
     assert places == sorted(places)
-    assert "def test_rows_sum_to_one(attention):" in seen
+    assert "def test_rows_sum_to_one(attention):" in reading
 
 
 def test_the_page_counts_what_holds():
     """Its first sentence says how many claims hold everywhere, and how many do not."""
-    seen = re.sub(r"\s+", " ", Elements(page(View(record()))).text)
-    assert re.search(r"Of 4 claims that were run, 1 hold for every one of 3 models", seen)
-    assert "1 claim fails." in seen
-    assert "6 hold" in seen
-    assert "1 departs" in seen
+    reading = re.sub(r"\s+", " ", Elements(page(View(record()))).text)
+    assert re.search(r"Of 4 claims that were run, 1 hold for every one of 3 models", reading)
+    assert "1 claim fails." in reading
+    assert "6 hold" in reading
+    assert "1 departs" in reading
 
 
 def test_a_page_of_one_release_begins_with_its_sheet():
@@ -144,9 +144,9 @@ def test_a_cell_takes_the_weightiest_of_several_results():
     made = record()
     again = {**made["results"][0], "verdict": "fails", "reason": "in int8", "observed": {"other": 1}}
     view = View({**made, "results": [*made["results"], again]})
-    seen = view.claims[0].results[SMALL]
-    assert (seen["verdict"], seen["reason"]) == ("fails", "in int8")
-    assert seen["observed"].keys() == {"shape", "other"}
+    result = view.claims[0].results[SMALL]
+    assert (result["verdict"], result["reason"]) == ("fails", "in int8")
+    assert result["observed"].keys() == {"shape", "other"}
 
 
 def test_the_model_shown_first_is_the_one_the_lesson_speaks_of():
@@ -202,8 +202,8 @@ def test_markdown_is_escaped():
 )
 def test_the_badge_says_what_holds(made, message, color):
     """The badge's SVG and its JSON say the same."""
-    said = endpoint_of(View(made))
-    assert (said["schemaVersion"], said["message"], said["color"]) == (1, message, color)
+    endpoint = endpoint_of(View(made))
+    assert (endpoint["schemaVersion"], endpoint["message"], endpoint["color"]) == (1, message, color)
     drawn = ET.fromstring(badge(View(made)))
     assert message in "".join(drawn.itertext())
 
@@ -293,7 +293,7 @@ def test_a_killed_run_has_a_page(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "sentence"),
     [
         (None, "expected a report.json, found none: expected a file that can be read, found none"),
         ("{", "expected a report.json, found none: expected JSON, found something else"),
@@ -307,7 +307,7 @@ def test_a_killed_run_has_a_page(tmp_path):
     ],
     ids=["missing", "broken", "list", "empty", "newer", "unknown model"],
 )
-def test_a_record_that_is_none_is_refused_in_a_sentence(tmp_path, capsys, text, said):
+def test_a_record_that_is_none_is_refused_in_a_sentence(tmp_path, capsys, text, sentence):
     """The command says what it expected, what it found and where, and writes nothing."""
     file = tmp_path / "report.json"
     if text is not None:
@@ -315,7 +315,7 @@ def test_a_record_that_is_none_is_refused_in_a_sentence(tmp_path, capsys, text, 
     with pytest.raises(SystemExit) as stopped:
         main([str(file), "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
-    assert f"error: {file}: {said}" in capsys.readouterr().err
+    assert f"error: {file}: {sentence}" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

@@ -64,8 +64,8 @@ def test_a_run_leaves_its_page(suite, options):
     assert done.returncode == 0, done.stdout
     assert sorted(os.listdir(suite.path / "out")) == sorted([*FILES, "report.json"])
     assert "The page: out/index.html" in done.stdout
-    seen = read_record(suite.path / "out")
-    assert seen["chapters"] == [
+    document = read_record(suite.path / "out")
+    assert document["chapters"] == [
         {
             "id": "specs/test_03_positions.py",
             "title": "Positions",
@@ -73,7 +73,7 @@ def test_a_run_leaves_its_page(suite, options):
             "claims": 1,
         }
     ]
-    (claim,) = seen["claims"]
+    (claim,) = document["claims"]
     assert claim["code"].startswith('@pytest.mark.parametrize("model"')
     assert claim["more"] == "And more to say."
     assert "It has to be told." in (suite.path / "out/index.html").read_text()
@@ -118,8 +118,8 @@ def test_pictures_come_from_the_running_models(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout
-    seen = {model["id"]: model["pictures"] for model in read_record(tmp_path)["models"]}
-    assert {model: pictures["positions"]["scheme"] for model, pictures in seen.items()} == {
+    drawn = {model["id"]: model["pictures"] for model in read_record(tmp_path)["models"]}
+    assert {model: pictures["positions"]["scheme"] for model, pictures in drawn.items()} == {
         "facebook/opt-125m": "learned", "EleutherAI/pythia-1.4b": "rotary"
     }  # fmt: skip
     text = (tmp_path / "index.html").read_text()

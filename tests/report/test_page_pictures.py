@@ -31,9 +31,9 @@ MODELS = ["facebook/opt-125m", "google-t5/t5-small", "mistralai/Mixtral-8x7B-v0.
 @pytest.mark.parametrize("name", MODELS)
 def test_pictures_are_small_json_without_trouble(subject, name):
     """Every part of every kind of model can be had, in some ten kilobytes."""
-    seen = pictures.pictures(subject(name))
-    assert [name for name, part in seen.items() if part and "trouble" in part] == []
-    assert len(json.dumps(seen)) < 40_000
+    drawn = pictures.pictures(subject(name))
+    assert [name for name, part in drawn.items() if part and "trouble" in part] == []
+    assert len(json.dumps(drawn)) < 40_000
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -49,22 +49,22 @@ def test_every_parameter_is_in_one_part(subject, name):
 
 def test_the_architecture_is_that_of_the_running_model(subject):
     """The stack of opt-125m: twelve alike blocks of twelve heads, each with four projections of 768 x 768."""
-    seen = pictures.architecture(subject("facebook/opt-125m"))
-    assert seen["embedding"] == {"name": "model.decoder.embed_tokens.weight", "shape": [50272, 768]}
-    (stack,) = seen["stacks"]
+    drawn = pictures.architecture(subject("facebook/opt-125m"))
+    assert drawn["embedding"] == {"name": "model.decoder.embed_tokens.weight", "shape": [50272, 768]}
+    (stack,) = drawn["stacks"]
     (run,) = stack["runs"]
     assert (stack["role"], stack["layers"], run["count"], run["norm"], run["d_ff"]) == ("decoder", 12, 12, "pre", 3072)
     assert stack["positions"] == {"name": "model.decoder.embed_positions.weight", "shape": [2050, 768]}
     assert {role: [w["shape"] for w in several] for role, several in run["attention"]["weights"].items()} == {
         role: [[768, 768]] for role in ("query", "key", "value", "output")
     }
-    assert seen["head"]["tied"] is True
+    assert drawn["head"]["tied"] is True
 
 
 def test_experts_are_counted_apart(subject):
     """Of a mixture of experts most parameters are in the experts."""
-    seen = pictures.parameters(subject("mistralai/Mixtral-8x7B-v0.1"))
-    assert seen["parts"]["experts"] > 0.9 * sum(seen["parts"].values())
+    drawn = pictures.parameters(subject("mistralai/Mixtral-8x7B-v0.1"))
+    assert drawn["parts"]["experts"] > 0.9 * sum(drawn["parts"].values())
     block = pictures.architecture(subject("mistralai/Mixtral-8x7B-v0.1"))["stacks"][0]["runs"][0]
     assert block["experts"][:2] == [8, 2]
     assert (block["attention"]["heads"], block["attention"]["kv_heads"]) == (32, 8)
@@ -72,10 +72,10 @@ def test_experts_are_counted_apart(subject):
 
 def test_attention_of_a_decoder_is_a_triangle_over_its_pieces(subject):
     """Thousandths that sum to a thousand a row, nothing above the diagonal, and the sentence's pieces beside."""
-    seen = pictures.attention(subject("facebook/opt-125m"))
-    assert seen is not None
-    assert seen["source"][:2] == ["</s>", "The"]
-    for one in seen["maps"]:
+    drawn = pictures.attention(subject("facebook/opt-125m"))
+    assert drawn is not None
+    assert drawn["source"][:2] == ["</s>", "The"]
+    for one in drawn["maps"]:
         for head in one["weights"]:
             assert all(weight == 0 for y, row in enumerate(head) for x, weight in enumerate(row) if x > y)
             assert all(abs(sum(row) - 1000) <= len(row) for row in head)
@@ -83,11 +83,13 @@ def test_attention_of_a_decoder_is_a_triangle_over_its_pieces(subject):
 
 def test_attention_of_an_encoder_decoder_has_both_sides(subject):
     """Encoder, decoder and cross-attention are there, each as long as its pieces."""
-    seen = pictures.attention(subject("google-t5/t5-small"))
-    assert seen is not None
-    assert len(seen["maps"]) <= MOST_ATTENTIONS
-    shapes = {(one["stack"], one["cross"]): (len(one["weights"][0]), len(one["weights"][0][0])) for one in seen["maps"]}
-    source, target = len(seen["source"]), len(seen["target"])
+    drawn = pictures.attention(subject("google-t5/t5-small"))
+    assert drawn is not None
+    assert len(drawn["maps"]) <= MOST_ATTENTIONS
+    shapes = {
+        (one["stack"], one["cross"]): (len(one["weights"][0]), len(one["weights"][0][0])) for one in drawn["maps"]
+    }
+    source, target = len(drawn["source"]), len(drawn["target"])
     assert shapes == {
         ("encoder", False): (source, source), ("decoder", False): (target, target), ("decoder", True): (target, source)
     }  # fmt: skip
@@ -119,6 +121,6 @@ def test_a_part_that_cannot_be_had_says_why(subject, monkeypatch):
         raise RuntimeError("no such module")
 
     monkeypatch.setattr(pictures, "tree", broken)
-    seen = pictures.pictures(subject("facebook/opt-125m"))
-    assert seen["tree"] == {"trouble": "RuntimeError: no such module"}
-    assert "trouble" not in seen["architecture"]
+    drawn = pictures.pictures(subject("facebook/opt-125m"))
+    assert drawn["tree"] == {"trouble": "RuntimeError: no such module"}
+    assert "trouble" not in drawn["architecture"]

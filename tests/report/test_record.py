@@ -17,13 +17,13 @@ from tests.support.small import FAILING, add, arguments, report, start
 def test_record_has_its_shape(suite):
     """The report holds suite, claims, models and results as the contract says."""
     assert suite.runpytest_inprocess(*arguments("--report", "out")).ret == 0
-    seen = report(suite)
-    assert list(seen) == ["schema", "suite", "claims", "models", "results"]
-    assert seen["schema"] == 1
-    assert seen["suite"]["device"] == "cpu"
-    assert seen["suite"]["complete"] is True
-    assert seen["suite"]["versions"].keys() >= {"python", "pytest", "transformers", "torch"}
-    assert seen["claims"] == [
+    document = report(suite)
+    assert list(document) == ["schema", "suite", "claims", "models", "results"]
+    assert document["schema"] == 1
+    assert document["suite"]["device"] == "cpu"
+    assert document["suite"]["complete"] is True
+    assert document["suite"]["versions"].keys() >= {"python", "pytest", "transformers", "torch"}
+    assert document["claims"] == [
         {"id": "specs/test_01_tokens.py::test_about", "chapter": "Tokens",
          "statement": "The lesson's model is large.", "lesson": "in its first paragraph"},
         {"id": "specs/test_02_position.py::test_holds", "chapter": "Position",
@@ -32,18 +32,18 @@ def test_record_has_its_shape(suite):
          "statement": "A vector is added.", "lesson": ""},
         {"id": "specs/test_02_position.py::test_gpu", "chapter": "Position", "statement": "It is fast.", "lesson": ""},
     ]  # fmt: skip
-    assert seen["models"] == [
+    assert document["models"] == [
         {"id": "org/small", "origin": "matrix", "facts": {"d_model": 9}},
         {"id": "org/large", "origin": "matrix", "facts": {"d_model": 9}},
         {"id": "mixer", "origin": "matrix", "facts": {"d_model": 5}},
     ]
-    assert [(result["claim"].rpartition("_")[2], result["model"], result["verdict"]) for result in seen["results"]] == [
+    assert [(one["claim"].rpartition("_")[2], one["model"], one["verdict"]) for one in document["results"]] == [
         ("about", "org/large", "holds"),
         ("holds", "org/small", "holds"), ("holds", "org/large", "holds"), ("holds", "mixer", "holds"),
         ("departs", "org/small", "holds"), ("departs", "org/large", "departs"), ("departs", "mixer", "does not apply"),
         ("gpu", "org/small", "not run"), ("gpu", "org/large", "not run"), ("gpu", "mixer", "not run"),
     ]  # fmt: skip
-    assert list(seen["results"][0]) == ["claim", "model", "verdict", "reason", "expected", "observed", "seconds"]
+    assert list(document["results"][0]) == ["claim", "model", "verdict", "reason", "expected", "observed", "seconds"]
     assert os.listdir(suite.path / "out") == ["report.json"]
 
 
@@ -60,9 +60,9 @@ def test_workers_give_the_same_record(suite):
     suite.runpytest_inprocess(*arguments("--report", "alone"))
     start(suite, "-n", "2").communicate(timeout=120)
     alone, shared = report(suite, "alone"), report(suite)
-    for seen in (alone, shared):
-        del seen["suite"]["seconds"], seen["suite"]["started"]
-        for result in seen["results"]:
+    for document in (alone, shared):
+        del document["suite"]["seconds"], document["suite"]["started"]
+        for result in document["results"]:
             del result["seconds"]
     assert shared == alone
 
@@ -89,10 +89,10 @@ def test_killed_run_keeps_what_was_done(suite):
         time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     run.communicate()
-    seen = record.load(suite.path / "out")
-    assert seen["suite"]["complete"] is False
-    assert len(seen["claims"]) == 5
-    done = {(result["claim"].rpartition("_")[2], result["model"]) for result in seen["results"]}
+    document = record.load(suite.path / "out")
+    assert document["suite"]["complete"] is False
+    assert len(document["claims"]) == 5
+    done = {(result["claim"].rpartition("_")[2], result["model"]) for result in document["results"]}
     first = next(model for model in ("org/large", "org/small") if ("holds", model) in done)
     assert done >= {(name, first) for name in ("holds", "departs", "gpu")}
     assert report(suite)["suite"]["complete"] is False
@@ -103,9 +103,9 @@ def test_interrupted_run_is_not_complete(suite, how):
     """A run that was stopped keeps what it did and says that it is not all."""
     add(suite, f'\ndef test_stops(model):\n    """It stops."""\n    {how}\n')
     suite.runpytest_inprocess(*arguments("--report", "out", "--maxfail=1"), no_reraise_ctrlc=True)
-    seen = report(suite)
-    assert seen["suite"]["complete"] is False
-    assert len(seen["results"]) >= 3
+    document = report(suite)
+    assert document["suite"]["complete"] is False
+    assert len(document["results"]) >= 3
     assert os.listdir(suite.path / "out") == ["report.json"]
 
 
@@ -153,9 +153,9 @@ def test_full_disk_fails_the_run_at_its_end(suite, monkeypatch):
 def test_nothing_selected_names_the_models(suite, options):
     """A selection that matches nothing says so and names what there is."""
     run = start(suite, *options)
-    said, _ = run.communicate(timeout=120)
+    printed, _ = run.communicate(timeout=120)
     sentence = "Nothing was selected: -k 'xyz' matches no claim and no model; models are: mixer, org/large, org/small."
-    assert sentence in said.replace("\n", " ")
+    assert sentence in printed.replace("\n", " ")
     assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -181,9 +181,9 @@ def test_terminal_shows_models_by_chapters(suite):
     """A run of several models ends with a table, its departures, its failures and its sum."""
     add(suite, FAILING)
     run = suite.runpytest_inprocess(*arguments("--tb=short"))
-    said = run.stdout.str()
+    printed = run.stdout.str()
     for model in ("org/small", "org/large", "mixer"):
-        assert f"\n{model} ." in said
+        assert f"\n{model} ." in printed
     run.stdout.fnmatch_lines([
         " *1 * 2",
         "org/small * 2?1F?1n",

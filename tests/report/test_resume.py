@@ -70,8 +70,8 @@ def test_killed_run_goes_on(suite, options):
     kept = (suite.path / "out" / JOURNAL).read_text().count('["result"')
     assert 0 < kept < 16
     run = start(suite, *GO_ON, *options)
-    said, _ = run.communicate(timeout=120)
-    assert f"resumed: {kept - before_not_run(suite, before)} results are kept" in said
+    printed, _ = run.communicate(timeout=120)
+    assert f"resumed: {kept - before_not_run(suite, before)} results are kept" in printed
     after = ran(suite)
     repeated = set(before) & set(after)
     assert all("gpu" in name or "hangs" in name for name in repeated), repeated
@@ -98,17 +98,17 @@ def test_what_is_done_runs_no_more(suite, options, fails):
     ran(suite)
     whole = results(suite)
     run = start(suite, "--resume", *options)
-    said, _ = run.communicate(timeout=120)
+    printed, _ = run.communicate(timeout=120)
     assert {name.partition("[")[0] for name in ran(suite)} == {"test_gpu"}
     assert run.returncode == (1 if fails else 0)
     assert results(suite) == whole
     run = start(suite, "--resume", "-k", "not gpu", *options)
-    said, _ = run.communicate(timeout=120)
+    printed, _ = run.communicate(timeout=120)
     assert not ran(suite)
-    assert run.returncode == (1 if fails else 0), said
+    assert run.returncode == (1 if fails else 0), printed
     assert results(suite) == whole
     assert report(suite)["suite"]["complete"] is True
-    assert f"{'3' if fails else '2'} claims ran on 3 models" in said
+    assert f"{'3' if fails else '2'} claims ran on 3 models" in printed
 
 
 def test_selection_may_grow_and_shrink(suite):

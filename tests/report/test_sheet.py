@@ -135,23 +135,23 @@ def run(*options: str) -> str:
 
 def test_a_run_on_one_release_ends_with_its_sheet():
     """The sheet, the claims that hold counted, a departure with its evidence; what does not apply is only counted."""
-    said = run(f"--model={CONFIGS}/google/gemma-2-2b.json", "-k", "test_05 or test_a_window_is")
+    printed = run(f"--model={CONFIGS}/google/gemma-2-2b.json", "-k", "test_05 or test_a_window_is")
     for line in (
         "gemma-2-2b (config)",
         "  window       4,096 tokens, in the narrowest layer",
         "departs: Several query heads share one head of keys and values.",
         "      kv_heads: expected 8, observed 4",
     ):
-        assert f"\n{line}\n" in said
-    assert "\nholds: " in said
-    assert "does not apply:" not in said
+        assert f"\n{line}\n" in printed
+    assert "\nholds: " in printed
+    assert "does not apply:" not in printed
 
 
 def test_a_plain_run_says_what_it_left_out():
     """What was not run stands on the sheet, with what it would take."""
-    said = run(f"--model={CONFIGS}/facebook/opt-125m.json")
-    assert "\nLeft out: " in said
-    assert "on an accelerator, with -m gpu" in said
+    printed = run(f"--model={CONFIGS}/facebook/opt-125m.json")
+    assert "\nLeft out: " in printed
+    assert "on an accelerator, with -m gpu" in printed
 
 
 def test_several_releases_have_a_table_and_their_numbers_in_the_record(tmp_path):
@@ -161,8 +161,8 @@ def test_several_releases_have_a_table_and_their_numbers_in_the_record(tmp_path)
     shutil.copyfile(CONFIGS / "facebook/opt-125m.json", tmp_path / "one.json")
     shutil.copyfile(CONFIGS / "facebook/opt-125m.json", tmp_path / "two.json")
     models = [f"--model={tmp_path / name}" for name in ("one.json", "two.json")]
-    said = run(*models, "-k", "test_05 and heads", f"--report={tmp_path / 'out'}")
-    assert "holds: " not in said
+    printed = run(*models, "-k", "test_05 and heads", f"--report={tmp_path / 'out'}")
+    assert "holds: " not in printed
     known = load(tmp_path / "out")["models"]
     assert [model["facts"]["bytes_float32"] for model in known] == [4 * 125_239_296] * 2
 

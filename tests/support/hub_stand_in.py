@@ -149,12 +149,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, content, headers, body=body, cut=repo.trouble == "truncated")
 
     def _refuse(self, status: int, code: str = "", headers: dict[str, str] | None = None) -> Any:
-        told = (
+        fields = (
             {"X-Error-Code": code, "X-Error-Message": f"{code} for Bearer {self.headers.get('Authorization')}"}
             if code
             else {}
         )
-        self._send(status, b"", told | (headers or {}), body=False)
+        self._send(status, b"", fields | (headers or {}), body=False)
 
     def _send(self, status: int, content: bytes, headers: dict[str, str], *, body: bool, cut: bool = False) -> None:
         self.send_response(status)

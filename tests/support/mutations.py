@@ -119,9 +119,9 @@ def attending(
         scores = query @ key.transpose(-1, -2) * ((query.shape[-1] ** -0.5 if scaling is None else scaling) * factor)
         if rest.get("position_bias") is not None:
             scores = scores + rest["position_bias"]
-        seen = mask(module, attention_mask, scores) if mask and attention_mask is not None else attention_mask
-        scores = scores if seen is None else scores + seen
-        weights = weigh(scores, seen) if weigh else scores.softmax(dim=-1)
+        bias = mask(module, attention_mask, scores) if mask and attention_mask is not None else attention_mask
+        scores = scores if bias is None else scores + bias
+        weights = weigh(scores, bias) if weigh else scores.softmax(dim=-1)
         summed = weights @ value
         summed = context(summed) if context else summed
         return summed.transpose(1, 2).contiguous(), weights
@@ -296,7 +296,7 @@ def _router(change: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Ten
     return wound
 
 
-def _padding_seen(module: nn.Module, mask: Tensor, scores: Tensor) -> Tensor | None:
+def _padding_visible(module: nn.Module, mask: Tensor, scores: Tensor) -> Tensor | None:
     return causal(scores) if getattr(module, "is_causal", False) else None
 
 
@@ -313,7 +313,7 @@ MUTATIONS = {
     "leak in one head": Mutation("One head sees what comes later.", CAUSAL, attending(mask=_open_one_head)),
     "leak beyond ten tokens": Mutation("Tokens more than ten places ahead are seen.", CAUSAL, attending(mask=_far)),
     "window off by one": Mutation("A window is a token wider.", ("gemma2",), attending(mask=_window)),
-    "padding attended": Mutation("Padding is attended to.", EVERY, attending(mask=_padding_seen)),
+    "padding attended": Mutation("Padding is attended to.", EVERY, attending(mask=_padding_visible)),
     "scale": Mutation("Scores are one and a half times as large.", ("gpt2", *EVERY), attending(factor=1.5)),
     "softmax axis": Mutation("Softmax goes over the queries.", EVERY, attending(weigh=lambda s, m: s.softmax(-2))),
     "rows": Mutation("The weights of a row sum to 0.9.", EVERY, attending(weigh=lambda s, m: s.softmax(-1) * 0.9)),
@@ -452,7 +452,7 @@ def survey(name: str, architecture: str, how: str = STRANGER, chapter: str = "")
     return found
 
 
-def seen_by(found: Results) -> list[str]:
+def claims_that_fail(found: Results) -> list[str]:
     """The claims that fail, in the order in which they are read."""
     return [claim.removeprefix("test_") for claim, result in found.items() if result["verdict"] == "fails"]
 
@@ -472,9 +472,9 @@ to 7 and 10 that fail, and names the first three. Made by `python -m tests.suppo
 ROW = re.compile(r"\| (?P<name>[^|]+) \| (?P<on>\w+) \| (?P<seen>.*) \|")
 
 
-def told(found: Results) -> str:
+def summary(found: Results) -> str:
     """What a row says of the claims that fail."""
-    claims = seen_by(found)
+    claims = claims_that_fail(found)
     return f"{len(claims)}: {', '.join(claims[:3])}" if claims else "**none**"
 
 
@@ -490,8 +490,8 @@ def written(table: dict[tuple[str, str], str]) -> str:
     order = [(name, on) for name, mutation in MUTATIONS.items() for on in mutation.on]
     lines = [f"| {name} | {on} | {table[name, on]} |" for name, on in order if (name, on) in table]
     survivors = [f"* {name}, {on}: {_why(name)}" for name, on in order if table.get((name, on)) == "**none**"]
-    said = ["", "## What survives", "", *(survivors or ["Nothing does."])]
-    return HEAD + "\n".join([*lines, *said]) + "\n"
+    survival = ["", "## What survives", "", *(survivors or ["Nothing does."])]
+    return HEAD + "\n".join([*lines, *survival]) + "\n"
 
 
 def _why(name: str) -> str:
@@ -500,12 +500,12 @@ def _why(name: str) -> str:
 
 def main(names: list[str]) -> None:
     """Examine what the table has not, or the named mutations anew, and write the table after each."""
-    table = {key: seen for key, seen in rows().items() if key[0] not in names}
+    table = {key: failing for key, failing in rows().items() if key[0] not in names}
     TABLE.parent.mkdir(exist_ok=True)
     for name, mutation in MUTATIONS.items():
         for on in mutation.on:
             if (name, on) not in table and (not names or name in names):
-                table[name, on] = told(survey(name, on))
+                table[name, on] = summary(survey(name, on))
                 TABLE.write_text(written(table), encoding="utf-8")
                 print(name, on, table[name, on], flush=True)
 

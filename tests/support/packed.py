@@ -187,7 +187,7 @@ LAID_OUT: dict[str, tuple[Pack, dict[str, Any]]] = {
 
 def lay_out(folder: Path, method: str, kind: str = "llama", **fields: Any) -> Path:
     """Save a small model with every linear module of its layers packed by a method."""
-    pack, said = LAID_OUT[method]
+    pack, settings = LAID_OUT[method]
     half = method in ("gptq", "awq")
     save_full(folder, kind, dtype=torch.float16 if half else torch.bfloat16, **fields)
 
@@ -199,7 +199,7 @@ def lay_out(folder: Path, method: str, kind: str = "llama", **fields: Any) -> Pa
         return found
 
     rewrite(folder, packed)
-    return configure(folder, quantization_config=said)
+    return configure(folder, quantization_config=settings)
 
 
 def save_mxfp4(folder: Path) -> Path:

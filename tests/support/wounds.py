@@ -123,8 +123,8 @@ def mask_of(
 
     Scores of what it does not see are lowered by `elsewhere`.
     """
-    seen = visible(torch.arange(target)[:, None], torch.arange(source)[None, :])
-    return torch.zeros(1, 1, target, source).masked_fill(~seen, elsewhere)
+    allowed = visible(torch.arange(target)[:, None], torch.arange(source)[None, :])
+    return torch.zeros(1, 1, target, source).masked_fill(~allowed, elsewhere)
 
 
 def see(model: nn.Module, where: str, visible: Callable[[Tensor, Tensor], Tensor], *, elsewhere: float = -1e9) -> None:

@@ -33,7 +33,7 @@ def test_the_standard_error_is_the_textbooks():
 def test_two_points_leave_nothing_to_tell_the_uncertainty_from():
     found = fit({1: 1.0, 2: 4.0})
     assert (found.exponent, found.uncertainty) == (pytest.approx(2), math.inf)
-    assert found.told() == {"exponent": 2.0, "uncertainty": None, "points": {"1": 1.0, "2": 4.0}}
+    assert found.to_dict() == {"exponent": 2.0, "uncertainty": None, "points": {"1": 1.0, "2": 4.0}}
 
 
 @pytest.mark.parametrize("points", [{}, {1: 1.0}, {1: 1.0, 2: 0.0}, {1: -1.0, 2: 1.0}])

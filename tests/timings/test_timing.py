@@ -66,12 +66,12 @@ def run(tmp_path, monkeypatch):
     def run(*options):
         chapter = next((ROOT / "specs").glob("test_12_*.py"))
         own = [f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
             status = pytest.main(
                 [str(chapter), *own, f"--model={config}", f"--report={tmp_path / 'report'}", "--capture=no", *options]
             )
-        return status, said.getvalue(), tmp_path
+        return status, output.getvalue(), tmp_path
 
     return run
 
@@ -82,9 +82,9 @@ def results(directory, claim):
 
 
 def test_timing_is_off_until_it_is_asked_for(run):
-    status, said, directory = run("-k", "timed or grow")
-    assert status == 0, said
-    assert "= timings =" not in said
+    status, printed, directory = run("-k", "timed or grow")
+    assert status == 0, printed
+    assert "= timings =" not in printed
     (result,) = results(directory, "test_one_block_is_timed")
     assert result["observed"]["block over 10 tokens: numbers"] == "0 not finite"
 
@@ -92,19 +92,19 @@ def test_timing_is_off_until_it_is_asked_for(run):
 def test_benchmark_only_times_and_nothing_else_runs(run, tmp_path):
     """One switch, as pytest-benchmark has it: what was timed is printed, in the record, and in the saved file."""
     saved = tmp_path / "saved.json"
-    status, said, directory = run("--benchmark-only", "--setup=sdpa-float32", f"--benchmark-json={saved}")
-    assert status == 0, said
-    assert "= timings =" in said
+    status, printed, directory = run("--benchmark-only", "--setup=sdpa-float32", f"--benchmark-json={saved}")
+    assert status == 0, printed
+    assert "= timings =" in printed
     assert not results(directory, "test_a_step_with_a_cache_costs_what_one_token_costs")
     (result,) = results(directory, "test_one_block_is_timed")
-    told = result["observed"]["block over 128 tokens: numbers"]
-    assert told["seconds"] > 0
-    assert told["tokens_per_second"] == pytest.approx(128 / told["seconds"])
-    assert told["flop_per_byte"] == pytest.approx(told["flop"] / told["bytes"])
-    assert 0 < told["share_of_roofline"] < 1
+    figures = result["observed"]["block over 128 tokens: numbers"]
+    assert figures["seconds"] > 0
+    assert figures["tokens_per_second"] == pytest.approx(128 / figures["seconds"])
+    assert figures["flop_per_byte"] == pytest.approx(figures["flop"] / figures["bytes"])
+    assert 0 < figures["share_of_roofline"] < 1
     document = json.loads(saved.read_text())
     by_name = {b["name"].partition("[")[0]: b for b in document["benchmarks"]}
-    assert by_name["test_one_block_is_timed"]["extra_info"]["flop"] == told["flop"]
+    assert by_name["test_one_block_is_timed"]["extra_info"]["flop"] == figures["flop"]
     assert by_name["test_one_block_is_timed"]["group"] == "block over 128 tokens"
     assert by_name["test_one_block_is_timed"]["options"]["timer"] == "synchronized"
     info = document["machine_info"]
@@ -114,27 +114,27 @@ def test_benchmark_only_times_and_nothing_else_runs(run, tmp_path):
     assert not set(plugin.FLEETING) & set(info["cpu"])
     grown = by_name["test_scores_grow_with_the_square_of_the_length"]["extra_info"]["scores by length"]
     assert set(grown["points"]) == {"32", "64", "128"}
-    assert "scores by length: time grows with the power" in said
+    assert "scores by length: time grows with the power" in printed
 
 
 def test_the_work_of_a_block_is_two_operations_a_weight_and_token(run, tmp_path):
     """By hand: 4 d² + 2 d d_ff weights for each of 128 tokens, and causal pairs of tokens, as sdpa multiplies them."""
     _, _, directory = run("--benchmark-only", "--setup=sdpa-float32", "-k", "block_is_timed")
     (result,) = results(directory, "test_one_block_is_timed")
-    told = result["observed"]["block over 128 tokens: numbers"]
+    figures = result["observed"]["block over 128 tokens: numbers"]
     d, d_ff, n = WIDTH, D_FF, 128
     weights, pairs = 4 * d * d + 2 * d * d_ff, n * (n + 1) // 2
-    assert told["flop"] == 2 * n * weights + 4 * d * pairs
+    assert figures["flop"] == 2 * n * weights + 4 * d * pairs
     biases_and_norms = 4 * d + (d_ff + d) + 2 * 2 * d
-    assert told["bytes"] == 4 * (weights + biases_and_norms + 2 * n * d)
+    assert figures["bytes"] == 4 * (weights + biases_and_norms + 2 * n * d)
 
 
 def test_a_share_above_one_fails(run, monkeypatch):
     """Ceilings that are beaten by more than they are uncertain mean that something was miscounted."""
     slow = Slow("cpu", lambda: 0.0)
     monkeypatch.setattr(stopwatch, "ceilings", lambda device: slow)
-    status, said, directory = run("--benchmark-only", "--setup=eager-float32", "-k", "block_is_timed")
-    assert status == 1, said
+    status, printed, directory = run("--benchmark-only", "--setup=eager-float32", "-k", "block_is_timed")
+    assert status == 1, printed
     (result,) = results(directory, "test_one_block_is_timed")
     assert result["reason"].startswith("block over 128 tokens: share of the roofline: expected '1, and 0.05")
 
@@ -172,10 +172,10 @@ def test_an_attention_that_is_not_installed_is_not_run(run):
     ],
 )
 def test_what_cannot_be_timed_is_said_before_anything_runs(run, options, message):
-    status, said, _ = run("--benchmark-only", *options)
+    status, printed, _ = run("--benchmark-only", *options)
     assert status == pytest.ExitCode.USAGE_ERROR
-    assert message in said
-    assert "Traceback" not in said
+    assert message in printed
+    assert "Traceback" not in printed
 
 
 def test_setups_are_read_as_they_are_written():
@@ -217,17 +217,17 @@ def test_a_comparison_of_unlike_things_says_so(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     storage = "--benchmark-storage=file://./saved"
     only = ["--benchmark-only", "--setup=eager-float32", "-k", "block_is_timed", storage]
-    status, said, _ = run(*only, "--benchmark-save=first")
-    assert status == 0, said
+    status, printed, _ = run(*only, "--benchmark-save=first")
+    assert status == 0, printed
     (file,) = (tmp_path / "saved").rglob("*.json")
     document = json.loads(file.read_text())
     document["machine_info"]["threads"] = 99
     file.write_text(json.dumps(document))
     unlike = f"The saved timings are not like these: threads {torch.get_num_threads()}, saved 99."
     with pytest.warns(match="machine_info is different"):  # which pytest-benchmark says, and prints both in full
-        status, said, _ = run(*only, "--benchmark-compare")
-    assert status == 0, said
-    assert unlike in said
+        status, printed, _ = run(*only, "--benchmark-compare")
+    assert status == 0, printed
+    assert unlike in printed
 
 
 def operations_of(name):

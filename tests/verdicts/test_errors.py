@@ -65,9 +65,9 @@ def test_an_error_of_the_library_is_told_with_its_place():
     with pytest.raises(ValueError, match="Unrecognized") as caught:
         AutoConfig.for_model("no such type")
     assert library_frame(caught.value).startswith("models/auto/configuration_auto.py:")
-    told = LibraryError("org/name", "opt", caught.value)
-    assert isinstance(told, SentenceError)
-    assert str(told).startswith("org/name: transformers' code for opt ends in an error: ValueError: Unrecognized")
+    error = LibraryError("org/name", "opt", caught.value)
+    assert isinstance(error, SentenceError)
+    assert str(error).startswith("org/name: transformers' code for opt ends in an error: ValueError: Unrecognized")
 
 
 def test_an_error_of_our_own_is_none_of_the_library():

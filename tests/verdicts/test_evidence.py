@@ -52,8 +52,8 @@ def test_shape_names_the_axes_that_differ(notes):
     """A wrong axis is named, with its size and the size that was expected."""
     with pytest.raises(AssertionError) as raised:
         shape("hidden states", torch.ones(1, 10, 768), batch=1, seq=10, d_model=2048)
-    said = "hidden states: expected [batch=1, seq=10, d_model=2048], observed [1, 10, 768]: d_model 768 != 2048"
-    assert str(raised.value) == said
+    sentence = "hidden states: expected [batch=1, seq=10, d_model=2048], observed [1, 10, 768]: d_model 768 != 2048"
+    assert str(raised.value) == sentence
     assert notes.observed == {"hidden states": [1, 10, 768]}
 
 

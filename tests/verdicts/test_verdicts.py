@@ -241,6 +241,6 @@ def test_failing_subtest_fails_its_claim(judge):
 
 def test_exceptions_stay_skips_for_pytest():
     """The suite's two ways not to run are skips wherever pytest looks."""
-    for said in (does_not_apply, not_run):
+    for outcome in (does_not_apply, not_run):
         with pytest.raises(pytest.skip.Exception, match="why"):
-            said("why")
+            outcome("why")
