@@ -299,7 +299,7 @@ def test_a_departure_from_a_claim_about_others_is_refused(tmp_path):
 
 
 def _observed_traits(module: str) -> set[str]:
-    """The names under which a module's observers say what they saw: keys of mappings, and sets that are returned."""
+    """The names that a module of observers gives: keys of mappings, and sets that are returned."""
     names = set()
     for node in ast.walk(ast.parse((ROOT / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Dict):
@@ -307,7 +307,7 @@ def _observed_traits(module: str) -> set[str]:
         elif isinstance(node, ast.Return):
             ways = [node.value.body, node.value.orelse] if isinstance(node.value, ast.IfExp) else [node.value]
             names |= {ast.literal_eval(item) for way in ways if isinstance(way, ast.Set) for item in way.elts}
-        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "seen":
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "observed":
             names.add(ast.literal_eval(node.slice))
     return names
 

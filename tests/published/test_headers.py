@@ -61,7 +61,7 @@ def test_a_shard_that_is_not_there_is_cut_off(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("header", "length"),
+    ("header", "claimed"),
     [
         (b"", 0),
         (b"{", 10**18),
@@ -74,8 +74,8 @@ def test_a_shard_that_is_not_there_is_cut_off(tmp_path):
     ],
     ids=["empty", "too-long", "not-text", "a-list", "too-deep", "no-offsets", "no-shape", "no-tensor"],
 )
-def test_a_header_that_is_none_is_refused(tmp_path, header, length):
-    write(tmp_path / SINGLE, header, length=length)
+def test_a_header_that_is_none_is_refused(tmp_path, header, claimed):
+    write(tmp_path / SINGLE, header, length=claimed)
     with pytest.raises(HeadersError, match=rf"^{SINGLE}: expected a safetensors file, found none: .*\. Save or fetch"):
         in_directory(tmp_path)
 
