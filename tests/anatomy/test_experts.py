@@ -54,7 +54,7 @@ def test_experts_are_counted(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     subject = Subject(at_path(tmp_path), matrix().traits)
     expected = {"experts": 6, "experts_active": active, "d_expert": width, "d_ff": width}
-    assert {name: subject.facts[name] for name in expected} == expected
+    assert {name: dict(subject.facts)[name] for name in expected} == expected
     resting = parameters * (6 - active) * layers
     looked_up = 0 if subject.facts["tied_embeddings"] else subject.skeleton.trace.embedding.table.numel()
     assert active_parameters(subject.skeleton) == subject.skeleton.parameters - resting - looked_up

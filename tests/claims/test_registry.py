@@ -152,7 +152,7 @@ def misunderstood(model_type, directory):
     small.save_pretrained(directory)
     subject = Subject(at_path(directory), matrix().traits)
     try:
-        facts = subject.facts
+        facts = dict(subject.facts)
     except (NotUnderstoodError, NotRun) as error:
         return [str(error)]
     wanted = expected(model_type, subject.release.config)

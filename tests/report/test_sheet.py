@@ -10,13 +10,14 @@ import pytest
 from fixtures.claims.model_under_test import Subject
 from fixtures.published.release import at_path
 from fixtures.report import sheet
+from fixtures.verdicts.facts import Facts
 from tests.support.packed import lay_out
 from tests.support.ward import healthy, matrix
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "fixtures/published/configs"
 
-MIXTURE = {
+MIXTURE: Facts = {
     "family": "decoder-only",
     "layers": 32,
     "attention_layers": 8,
@@ -99,15 +100,15 @@ def test_a_sheet_tells_kinds_of_models_apart(facts, label, text):
 )
 def test_what_is_measured_for_a_sheet_is_what_is_published(name, expected):
     """Windows as in the papers, bytes by arithmetic over published numbers; nothing goes unobserved."""
-    measured = sheet.measured(healthy(name))
+    measured = dict(sheet.measured(healthy(name)))
     assert {name: measured[name] for name in expected} == expected
     assert "not_observed" not in measured
 
 
 def test_fewer_bits_take_fewer_bytes():
     """The four sizes of one model fall."""
-    measured = sheet.measured(healthy("facebook/opt-1.3b"))
-    sizes = [measured[f"bytes_{kind}"] for kind in ("float32", "bfloat16", "int8", "4_bit")]
+    found = sheet.measured(healthy("facebook/opt-1.3b"))
+    sizes = [found["bytes_float32"], found["bytes_bfloat16"], found["bytes_int8"], found["bytes_4_bit"]]
     assert sizes == sorted(set(sizes), reverse=True)
 
 

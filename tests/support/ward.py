@@ -24,6 +24,7 @@ from fixtures.published import entries_file, entry
 from fixtures.published.entry import Entry
 from fixtures.published.release import recorded
 from fixtures.report.record import RECORD
+from fixtures.verdicts.facts import Facts
 
 Wound = Callable[[nn.Module], Any]
 Results = dict[str, dict[str, Any]]
@@ -82,7 +83,7 @@ class Patient(Subject):
         return _wounded(super().miniature, self._wound)
 
     @cached_property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Facts:
         """What is observed of the wounded model."""
         if self._config is None and self._wound is None and self._wound_skeleton is None:
             return healthy(self.id).facts
