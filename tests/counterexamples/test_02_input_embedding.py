@@ -73,7 +73,8 @@ def _read(monkeypatch, **changes):
 @pytest.mark.breaks("test_every_token_id_has_a_row")
 def test_a_tokenizer_with_more_ids_than_rows(fails):
     """A tokenizer knows one entry more than the table has rows."""
-    recorded = matrix().entries["openai-community/gpt2"].sentence or {}
+    recorded = matrix().entries["openai-community/gpt2"].sentence
+    assert recorded is not None
     tokens = ("test_the_sentence_becomes_its_recorded_tokens",)
     fails("openai-community/gpt2", entry={"sentence": {**recorded, "tokenizer_size": 50258}}, also=tokens)
 

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from fixtures.learning import recipes
 from fixtures.models.model_types import corrections
-from fixtures.published import entries_file, entry
+from fixtures.published import entries_file, entry, schema
 from fixtures.published.about import claims_about
 from fixtures.published.entries_file import EntriesError, claim_names, load
 from fixtures.published.entry import departures
@@ -231,13 +231,18 @@ def test_heads_may_be_missing_where_nothing_attends(tmp_path):
     assert load(path).entries["org/one"].heads is None
 
 
+def test_the_schema_on_disk_is_the_declared_one():
+    """Editors read the file, entries are read by the classes: `python -m fixtures.published.schema` makes it anew."""
+    assert entries_file.SCHEMA.read_text(encoding="utf-8") == schema.written()
+
+
 def test_the_schema_is_a_schema_and_explains_every_key():
-    schema = json.loads(entries_file.SCHEMA.read_text())
-    Draft202012Validator.check_schema(schema)
-    keys = schema["$defs"]["entry"]["properties"]
+    made = json.loads(entries_file.SCHEMA.read_text())
+    Draft202012Validator.check_schema(made)
+    keys = made["$defs"]["entry"]["properties"]
     assert all("description" in key or "$ref" in key for key in keys.values())
     assert set(keys) == {field.name for field in fields(entry.Entry)} - {"id", "line"}
-    assert set(schema["$defs"]["trait"]["properties"]["when"]["properties"]) == {*entry.FACTS, *entry.derived({})}
+    assert set(made["$defs"]["when"]["properties"]) == {*entry.FACTS, *entry.derived({})}
     defaults = {name: key["default"] for name, key in keys.items() if "default" in key}
     assert defaults == {"experts": entry.Entry.experts, "experts_active": entry.Entry.experts_active}
 
