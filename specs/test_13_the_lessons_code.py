@@ -86,7 +86,7 @@ def test_device_map_auto_places_the_whole_model(checkpoint, miniature):
     from transformers import AutoModelForCausalLM
 
     OPT = AutoModelForCausalLM.from_pretrained(checkpoint, device_map="auto")
-    device = (torch.accelerator.current_accelerator() or torch.device("cpu")).type
+    device = (torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")).type
     same("devices", observed=sorted({p.device.type for p in OPT.parameters()}), expected=[device])
     with torch.no_grad():
         scores = OPT(miniature.ids.to(device)).logits
