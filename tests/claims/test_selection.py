@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-PLUGINS = ("verdicts.judge", "report.record", "report.terminal", "claims.selection", "claims.gpu")
+from fixtures.claims.selection import whole_names
+
+PLUGINS = ("verdicts.judge", "report.record", "claims.selection", "report.terminal", "claims.gpu")
 CONFTEST = """
 import pytest
 
@@ -131,3 +133,29 @@ def test_a_device_of_another_name_is_refused(run, name):
 def test_a_context_of_no_tokens_is_refused(run):
     _, done = run("--context=0")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("gpt2", {"gpt2": "org/gpt2"}),
+        ("org/GPT2 and softmax", {"org/GPT2": "org/gpt2"}),
+        ("gpt2-xl or opt-1.3b", {"gpt2-xl": "org/gpt2-xl", "opt-1.3b": "org/opt-1.3b"}),
+        ("gpt", {}),
+        ("same", {}),
+    ],
+)
+def test_a_word_that_is_one_models_whole_name_means_that_model(words, expected):
+    """Part of a name, and a name that two models share, mean what pytest takes them for."""
+    models = ["org/gpt2", "org/gpt2-xl", "org/opt-1.3b", "a/same", "b/same"]
+    assert whole_names(words, models) == expected
+
+
+def test_a_whole_name_selects_that_model_alone(pytester, run):
+    """Its longer namesakes are left out, and what -k said is what a message repeats."""
+    pytester.makeconftest(CONFTEST.replace('["org/one"]', '["org/one", "org/one-xl"]'))
+    _, done = run("-k", "one and test_plain")
+    assert "org/one-xl" not in done.stdout.str()
+    done.assert_outcomes(passed=1, deselected=11)
+    _, done = run("-k", "one and nothing")
+    done.stdout.fnmatch_lines(["Nothing was selected: -k 'one and nothing' *"])

@@ -76,6 +76,7 @@ def arguments(*options: str) -> list[str]:
     plugins = (
         "fixtures.verdicts.judge",
         "fixtures.report.record",
+        "fixtures.report.progress",
         "fixtures.report.terminal",
         "fixtures.report.resume",
         "no:benchmark",
