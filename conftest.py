@@ -6,6 +6,7 @@ pytest_plugins = [
     "fixtures.verdicts.judge",
     "fixtures.report.record",
     "fixtures.report.sheet",
+    "fixtures.claims.workers",
     "fixtures.claims.selection",
     "fixtures.report.progress",
     "fixtures.report.terminal",

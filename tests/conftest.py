@@ -42,10 +42,11 @@ def fails(request: pytest.FixtureRequest):
 
 
 @pytest.fixture
-def suite(pytester: pytest.Pytester) -> pytest.Pytester:
-    """Write a small specification of three models and two chapters."""
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """Write a small specification of three models and two chapters; its runs have lines of 120 columns."""
     from tests.support import small
 
+    monkeypatch.setenv("COLUMNS", "120")
     small.write(pytester)
     return pytester
 

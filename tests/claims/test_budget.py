@@ -19,9 +19,7 @@ def pytest_addoption(parser):
     parser.addoption("--model", action="append")
 
 def pytest_generate_tests(metafunc):
-    together = metafunc.config.pluginmanager.hasplugin("xdist")
-    params = [pytest.param(m, id=m, marks=pytest.mark.xdist_group(m) if together else []) for m in MODELS]
-    metafunc.parametrize("model", params, indirect=True, scope="session")
+    metafunc.parametrize("model", MODELS, ids=MODELS, indirect=True, scope="session")
 
 @pytest.fixture(scope="session")
 def model(request):
@@ -104,7 +102,7 @@ def test_a_bad_model_costs_itself_alone(suite, way):
 
 @pytest.mark.parametrize("way", ["never ends", "aborts"])
 def test_it_does_with_workers(suite, way):
-    done = run(suite, WAYS[way], "--limit=seconds=5", "-n", "1", "--dist=loadgroup")
+    done = run(suite, WAYS[way], "--limit=seconds=5", "-n", "1")
     found = verdicts(suite)
     assert {key: verdict for key, verdict in found.items() if key in GOOD} == GOOD, done.stdout
     assert found["bad", "bad"] == found["behind", "bad"] == "not run"

@@ -156,6 +156,6 @@ def test_a_whole_name_selects_that_model_alone(pytester, run):
     pytester.makeconftest(CONFTEST.replace('["org/one"]', '["org/one", "org/one-xl"]'))
     _, done = run("-k", "one and test_plain")
     assert "org/one-xl" not in done.stdout.str()
-    done.assert_outcomes(passed=1, deselected=11)
+    done.assert_outcomes(passed=1, deselected=13)
     _, done = run("-k", "one and nothing")
     done.stdout.fnmatch_lines(["Nothing was selected: -k 'one and nothing' *"])

@@ -119,7 +119,7 @@ def test_claims_that_an_entry_alone_brings_are_drafted_for(tmp_path):
     asked = ["-k", "published or token_in_the_cache"]
     done = run(*options, f"--draft={draft}", *asked, "-m", "")
     assert done.returncode == 0, done.stdout
-    done = run(f"--matrix={draft}", *asked, "-m", "")
+    done = run(f"--matrix={draft}", *asked, "-m", "", "-v")
     assert done.returncode == 0, done.stdout
     assert "keep none. (1): keeping" in " ".join(done.stdout.split())
 
