@@ -1,28 +1,10 @@
-"""Wiring: the plugins of this project."""
+"""Wiring: the plugins of this project, in the order in which pytest asks them last."""
 
-pytest_plugins = [
-    "pytester",
-    "fixtures.claims.runtime",
-    "fixtures.verdicts.judge",
-    "fixtures.report.record",
-    "fixtures.report.sheet",
-    "fixtures.claims.workers",
-    "fixtures.claims.selection",
-    "fixtures.report.progress",
-    "fixtures.report.terminal",
-    "fixtures.claims.limits",
-    "fixtures.claims.trained_models",
-    "fixtures.claims.parametrize",
-    "fixtures.report.compare",
-    "fixtures.report.draft",
-    "fixtures.report.page.plugin",
-    "fixtures.claims.parts",
-    "fixtures.timings.plugin",
-    "fixtures.claims.quantized_models",
-    "fixtures.claims.real_weights",
-    "fixtures.claims.release_files",
-    "fixtures.claims.gpu",
-    "fixtures.report.memory_table",
-    "fixtures.report.drift",
-    "fixtures.report.resume",
-]
+PLUGINS = """
+    claims.runtime verdicts.judge report.record report.sheet claims.workers claims.selection
+    report.progress report.terminal claims.limits claims.trained_models claims.parametrize
+    report.compare report.draft report.page.plugin claims.parts timings.plugin
+    claims.quantized_models claims.real_weights claims.release_files claims.gpu report.memory_table
+    report.drift report.resume survey.plugin
+"""
+pytest_plugins = ["pytester", *(f"fixtures.{name}" for name in PLUGINS.split())]
