@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +158,35 @@ def _spent(command: list[str]) -> tuple[float, int]:
         output.seek(0)
         assert status == 0, output.read()[-2000:]
     return used.ru_utime + used.ru_stime, used.ru_maxrss // 1024
+
+
+def test_a_thousand_directories(benchmark, tmp_path):
+    """A survey of 1,000 directories of 20 architectures on two processes, none of them settled before."""
+    if benchmark.disabled:
+        pytest.skip("The cost of whole runs is measured with --benchmark-enable.")
+    names = [_published(tmp_path, number) for number in range(1000)]
+    (tmp_path / "list").write_text("".join(f"{name}\n" for name in names))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
+    command += [f"--models-from={tmp_path / 'list'}", f"--records={tmp_path / 'out'}", "--no-cache"]
+    spent: list[tuple[float, int]] = []
+    benchmark.pedantic(lambda: spent.append(_spent(command)), rounds=1)
+    seconds, most = spent[-1]
+    benchmark.extra_info |= {"cpu_seconds": round(seconds, 2), "MiB": most}
+    print(f"\n1,000 directories: {seconds:.1f} s of CPU, {most} MiB")
+
+
+def _published(folder: Path, number: int) -> Path:
+    """A release of one of twenty architectures; the first of each is made, the others have its files."""
+    from tests.support.checkpoints import make
+
+    kind, wide = ("opt", "llama", "bert", "mistral", "gpt_neox")[number % 5], 32 * (1 + number // 5 % 4)
+    path, first = folder / f"org/{kind}-{number}", folder / f"org/{kind}-{number % 20}"
+    if path == first:
+        more: Any = {"word_embed_proj_dim": wide} if kind == "opt" else {"intermediate_size": 2 * wide}
+        more |= {"num_key_value_heads": 2} if kind in ("llama", "mistral") else {}
+        make(path, model_type=kind, hidden_size=wide, num_hidden_layers=2, num_attention_heads=4, vocab_size=99, **more)
+    else:
+        path.mkdir(parents=True)
+        (path / "config.json").write_bytes((first / "config.json").read_bytes())
+        os.link(first / "model.safetensors", path / "model.safetensors")
+    return path

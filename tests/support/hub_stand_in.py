@@ -22,7 +22,7 @@ class Repo:
     """A repository: its commits by name of branch or tag, their files, and what is wrong with it.
 
     `trouble`: "gated" (without the token "hf_reader"), "forbidden" (403, whatever the token), "truncated", "corrupted",
-    "slow", "slow body", "error" (500), "busy" (429), "no headers".
+    "slow", "slow body", "error" (500), "busy" (429), "busy at first" (429 twice, to wait a second), "no headers".
     """
 
     files: dict[str, bytes]
@@ -45,7 +45,7 @@ class StandIn(ThreadingHTTPServer):
 
     def __init__(self, repos: dict[str, Repo]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.repos, self.requests = repos, list[str]()
+        self.repos, self.requests, self.patience = repos, list[str](), dict[str, int]()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request, client_address) -> None:
@@ -109,6 +109,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(500)
         if repo.trouble == "busy":
             return self._refuse(429)
+        if repo.trouble == "busy at first" and self.server.patience.setdefault(name, 2):
+            self.server.patience[name] -= 1
+            return self._refuse(429, headers={"Retry-After": "1"})
         if repo.trouble == "gated" and self.headers.get("Authorization") != "Bearer hf_reader":
             return self._refuse(401, "GatedRepo")
         if repo.trouble == "forbidden":

@@ -185,6 +185,6 @@ def test_parquet_has_the_columns_and_their_types(releases, surveyed, tmp_path):
     survey(releases, tmp_path / "out", "--records-as=parquet", settled)
     schema = parquet.read_schema(tmp_path / "out/releases/shard-0001-of-0001.parquet")
     assert schema.names == list(rows.RELEASES)
-    assert str(schema.field("checked").type) == "timestamp[s, tz=UTC]"
+    assert str(schema.field("checked").type) == "timestamp[ms, tz=UTC]"
     assert str(schema.field("parameters").type) == "int64"
     assert results_in(tmp_path / "out") == results_in(surveyed)
