@@ -9,9 +9,12 @@ from collections import Counter
 
 import pytest
 import torch
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from fixtures.behaviour.generation import refusal_as_released
+from fixtures.behaviour.positions import places_of
 from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
+from fixtures.models.model_class import class_name, is_known, named, takes
 from fixtures.models.runnable import vocabulary
 from fixtures.published.causes import grouped
 from fixtures.published.fields import closed, contradicting, text_part, unread
@@ -25,10 +28,11 @@ from fixtures.published.headers import (
     spans,
     tied,
     values_of,
+    whole_numbers,
 )
 from fixtures.published.packing.unpacked import by_kind
 from fixtures.published.release import CONFIG
-from fixtures.published.special_ids import disagreeing, unseen_end, without_row
+from fixtures.published.special_ids import disagreeing, misread, unseen_end, without_row
 from fixtures.published.tokenizer import SENTENCE
 from fixtures.verdicts.evidence import holds, same
 from fixtures.verdicts.judge import does_not_apply, not_run
@@ -55,7 +59,7 @@ def test_every_file_that_the_index_names_is_there(files):
 
 
 def test_every_file_of_weights_is_read(stray_files):
-    """No shard, and no single file, lies beside the files that the library reads and holds something else."""
+    """No shard, no single file and no adapter beside the files that the library reads stands for something else."""
     same("not read", observed=stray_files or "none", expected="none")
 
 
@@ -64,7 +68,15 @@ def test_no_tensor_of_the_file_is_cut_off(headers):
     if not headers.files:
         not_run("None of the files that the index names is there.")
     holds("tensors", len(headers.tensors) > 0, observed=len(headers.tensors), expected="at least one")
-    same("cut off", observed=grouped(headers.cut_here) or "none", expected="none")
+    same("cut off", observed=headers.lacking or "none", expected="none")
+
+
+def test_every_tensor_is_in_the_shard_that_the_index_names(headers):
+    """The index names every tensor that the shards hold, and for each the only shard that it lies in."""
+    if not headers.shards:
+        does_not_apply("No index speaks of shards.")
+    found = "; ".join(f"{what}: {grouped(names, 2)}" for what, names in headers.astray.items())
+    same("astray", observed=f"{found}. Save the model again" if found else "none", expected="none")
 
 
 def test_no_tensor_is_missing(fit, misfit):
@@ -74,7 +86,7 @@ def test_no_tensor_is_missing(fit, misfit):
 
 
 def test_no_tensor_is_unexpected(fit, misfit):
-    """The files have no tensor that the architecture has no use for, but what the class itself leaves unread."""
+    """The files have no tensor that the class has no use for, but what it leaves unread and heads of pre-training."""
     holds("tensors", fit.tensors > 0, observed=fit.tensors, expected="at least one")
     holds("unexpected", not fit.unexpected, observed=misfit.unexpected, expected="none")
 
@@ -93,7 +105,8 @@ def test_every_tensor_has_the_type_of_the_config(release, fit, unpacked):
     stated = str(named).removeprefix("torch.")
     kept = kept_in_32_bits(fit.model, unpacked.stored_as)
     made = of_another_type(fit.model, getattr(torch, stated))
-    stored = {n: dtype for n, dtype in unpacked.stored_as.items() if n not in kept | made}
+    stored = unpacked.stored_as | ({} if release.packing else whole_numbers(unpacked.tensors, fit.model))
+    stored = {n: dtype for n, dtype in stored.items() if n not in kept | made}
     holds("tensors", len(stored) > 0, observed=len(stored), expected="at least one")
     same(f"not in {stated}, which {CONFIG} names", observed=of_types(stored, stated) or "none", expected="none")
 
@@ -136,6 +149,16 @@ def test_a_matrix_with_two_names_is_one_in_the_file(release, fit, headers):
 
 
 # ---- the config
+
+
+@pytest.mark.usefixtures("written_config")
+def test_the_class_it_names_is_one_of_its_model_type(release):
+    """The class that the config names is built from a config of its model type, as AutoModel and other loaders need."""
+    name = named(release.config)
+    if not is_known(name):
+        does_not_apply(f"{CONFIG} names no class that transformers has.")
+    config, usual = type(release.config).__name__, class_name(release.config)
+    holds("class", takes(name, release.config), observed=name, expected=f"one built from {config}, as {usual} is")
 
 
 def test_every_size_in_the_config_is_read(written_config, release):
@@ -231,8 +254,11 @@ def test_a_weight_takes_the_bits_that_the_config_promises(packed_as_stated):
 # ---- the tokenizer
 
 
-def test_the_tokenizer_reads_the_sentence(own_tokenizer, release):
+def test_the_tokenizer_reads_the_sentence(loaded_tokenizer, release):
     """The release's own tokenizer makes ids of the lesson's sentence, and the sentence of the ids."""
+    if isinstance(loaded_tokenizer, Exception):
+        raise loaded_tokenizer
+    own_tokenizer = loaded_tokenizer
     ids = own_tokenizer(SENTENCE)["input_ids"]
     if own_tokenizer.unk_token_id is not None and own_tokenizer.unk_token_id in ids:
         does_not_apply(f"The vocabulary of {release.id} does not spell the sentence.")
@@ -252,6 +278,24 @@ def test_the_table_has_a_row_for_every_entry_of_the_tokenizer(own_tokenizer, rel
         observed=needed,
         expected=f"more than {rows} / 2, at most {rows}",
     )
+
+
+def test_the_longest_text_of_the_tokenizer_has_its_places(own_tokenizer, learned_vectors, miniature, skeleton):
+    """The longest text that the tokenizer lets through has no more tokens than the table of positions has places."""
+    longest = own_tokenizer.model_max_length
+    if longest >= VERY_LARGE_INTEGER:
+        does_not_apply("Its tokenizer sets no longest text.")
+    places = places_of(skeleton, miniature, learned_vectors)
+    if places is None:
+        does_not_apply("The positions' vectors stand in no table.")
+    holds("tokens", longest <= places, observed=longest, expected=f"at most {places}, as model_max_length")
+
+
+def test_the_chat_template_can_be_read(own_tokenizer, release):
+    """The template by which the turns of a talk become one text is written as Jinja is."""
+    if not getattr(own_tokenizer, "chat_template", None):
+        does_not_apply(f"{release.id} has no chat template.")
+    same("misread", observed=misread(own_tokenizer) or "none", expected="none")
 
 
 # ---- the numbers

@@ -19,7 +19,7 @@ from fixtures.claims.model_under_test import Subject
 from fixtures.claims.real_weights import Loaded
 from fixtures.published.files import INDEX, SINGLE
 from fixtures.published.release import at_path
-from tests.support.checkpoints import SMALL, make
+from tests.support.checkpoints import SMALL, make, save_tokenizer
 from tests.support.ward import examine, matrix
 
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2}
@@ -56,6 +56,7 @@ DEEPSEEK: dict[str, Any] = {
     "v_head_dim": 8,
 }
 MIXTRAL: dict[str, Any] = SMALL | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
+ONE = torch.ones(1)
 WEIGHT = "model.layers.0.mlp.up_proj.weight"
 Damage = Callable[[Path], Any]
 
@@ -140,6 +141,37 @@ def further(found: dict[str, torch.Tensor]) -> None:
     found["model.layers.3.shared_head.norm.weight"] = torch.ones(32)
 
 
+def pretrained(found: dict[str, torch.Tensor]) -> None:
+    """What BERT was trained with beside the head that fills in words."""
+    found |= {"cls.seq_relationship.weight": torch.randn(2, 32), "cls.seq_relationship.bias": torch.zeros(2)}
+    found |= {"bert.pooler.dense.weight": torch.randn(32, 32), "bert.pooler.dense.bias": torch.zeros(32)}
+
+
+def index(change: Callable[[str], str]) -> Damage:
+    """Change the names of the tensors in the index alone."""
+
+    def damage(folder: Path) -> None:
+        found = json.loads((folder / INDEX).read_text())
+        found["weight_map"] = {change(name): shard for name, shard in found["weight_map"].items()}
+        (folder / INDEX).write_text(json.dumps(found))
+
+    return damage
+
+
+def pruned(found: dict[str, torch.Tensor]) -> None:
+    """A mask beside each matrix of the feed-forward networks."""
+    for name in [name for name in found if "mlp" in name]:
+        found[f"{name}_mask"] = torch.ones_like(found[name])
+        found[f"{name}_orig"] = found.pop(name)
+
+
+def parametrized(found: dict[str, torch.Tensor]) -> None:
+    """Lengths and directions of the queries' matrices, as weight_norm() has them."""
+    for name in [name for name in found if "q_proj" in name]:
+        place = name.replace(".weight", ".parametrizations.weight")
+        found[f"{place}.original0"], found[f"{place}.original1"] = found[name][:, :1], found.pop(name)
+
+
 def own_head(found: dict[str, torch.Tensor]) -> None:
     found["lm_head.weight"] = torch.randn(99, 32)
 
@@ -157,7 +189,8 @@ def zero(name: str) -> Damage:
 
 
 MISSING, EXTRA, SHAPE = "test_no_tensor_is_missing", "test_no_tensor_is_unexpected", "test_every_tensor_has_its_shape"
-LAYERS, CUT, TIED = (
+WRITES, LAYERS, CUT, TIED = (
+    "test_it_writes_with_the_settings_it_is_released_with",
     "test_every_layer_is_in_the_file",
     "test_no_tensor_of_the_file_is_cut_off",
     "test_a_matrix_with_two_names_is_one_in_the_file",
@@ -250,6 +283,76 @@ ACCIDENTS = {
     ),
     "one matrix of one expert": Accident(
         MIXTRAL, without("layers.1.block_sparse_moe.experts.2.w3"), MISSING, "experts.2.w3.weight"
+    ),
+    "pruning that was not made permanent": Accident(
+        LLAMA, tensors(pruned), MISSING, "tensors are torch.nn.utils.prune's"
+    ),
+    "a parametrization that was not taken off": Accident(
+        LLAMA, tensors(parametrized), MISSING, "tensors are torch.nn.utils.parametrize's"
+    ),
+    "all numbers in a row, as FSDP keeps them": Accident(
+        LLAMA,
+        tensors(lambda found: {"_flat_param": torch.cat([t.flatten() for t in found.values()])}),
+        EXTRA,
+        "one tensor is FSDP's, all numbers in a row (_flat_param)",
+    ),
+    "a model within one that judges": Accident(
+        LLAMA,
+        tensors(lambda found: {f"pretrained_model.{n}": t for n, t in found.items()} | {"v_head.summary.bias": ONE}),
+        EXTRA,
+        "one tensor is a value head of TRL's (v_head.summary.bias): save pretrained_model, the model inside",
+    ),
+    "matrices cast to eight bits": Accident(
+        LLAMA,
+        tensors(lambda found: {n: t.to(torch.float8_e4m3fn) if "proj" in n else t for n, t in found.items()}),
+        "test_the_config_names_the_method_of_packed_weights",
+        "No matrix has a scale: they were cast, and not quantized",
+    ),
+    "more experts than are there": Accident(
+        MIXTRAL, config(num_local_experts=8), MISSING, "num_local_experts 4 would give every tensor the shape"
+    ),
+    "vectors that the config does not speak of": Accident(
+        LLAMA | {"attention_bias": True},
+        config(("attention_bias",)),
+        EXTRA,
+        "attention_bias true would fit the files; it is not in config.json, and the default is false",
+    ),
+    "vectors that the config speaks of and nobody trained": Accident(
+        LLAMA, config(attention_bias=True), MISSING, "attention_bias false would fit the files; config.json says true"
+    ),
+    "numbers rounded to whole ones": Accident(
+        LLAMA,
+        tensors(lambda found: {name: (100 * t).to(torch.int32) for name, t in found.items()}),
+        "test_every_tensor_has_the_type_of_the_config",
+        "all 21 tensors in I32",
+    ),
+    "an index of other names than the shards": Accident(
+        LLAMA, index("model.{}".format), CUT, "have no name in common", {"shard": "20KB"}
+    ),
+    "a function that nobody knows": Accident(
+        LLAMA, config(hidden_act="swiglu"), MISSING, "hidden_act is 'swiglu', which the library does not know"
+    ),
+    "more experts asked for than there are": Accident(
+        MIXTRAL, config(num_experts_per_tok=8), WRITES, "num_experts_per_tok is 8, of 4 by num_local_experts"
+    ),
+    "a token of padding beyond the table": Accident(
+        LLAMA, config(pad_token_id=99), MISSING, "pad_token_id is 99, and vocab_size is 99"
+    ),
+    "a window of less than nothing": Accident(
+        SMALL | {"model_type": "mistral"},
+        config(sliding_window=-1),
+        "test_every_window_of_the_config_lets_a_token_see_itself",
+        "sliding_window is -1",
+    ),
+    "a BERT whose table of words was lost beside the heads of its pre-training": Accident(
+        BERT, without("word_embeddings"), MISSING, "word_embeddings", both=tensors(pretrained)
+    ),
+    "a tokenizer without its vocabulary": Accident(
+        LLAMA,
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        "test_the_tokenizer_reads_the_sentence",
+        "tokenizer_config.json is here, and neither tokenizer.json nor another vocabulary",
+        both=lambda folder: save_tokenizer(folder, 99),
     ),
     "another type than the config's": Accident(
         LLAMA,

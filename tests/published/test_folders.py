@@ -12,11 +12,11 @@ from fixtures.published.release import ReleaseError, at_path
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "org/base", "r": 4, "target_modules": ["q_proj"]}
 
 
-def adapter(folder, *, rank=4, halves="AB"):
+def adapter(folder, *, rank=4, halves="AB", front="base_model.model.", module="q_proj", **settings):
     """Write an adapter of two matrices."""
-    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER))
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | settings))
     shapes = {"A": (rank, 16), "B": (16, rank)}
-    tensors = {f"base_model.model.layers.0.q_proj.lora_{one}.weight": torch.zeros(shapes[one]) for one in halves}
+    tensors = {f"{front}layers.0.{module}.lora_{one}.weight": torch.zeros(shapes[one]) for one in halves}
     save_file(tensors, folder / "adapter_model.safetensors")
 
 
@@ -29,14 +29,26 @@ def adapter(folder, *, rank=4, halves="AB"):
         ),
         ({"rank": 2}, "Its matrices are of rank 2, and adapter_config.json says 4."),
         ({"halves": "A"}, "1 of its pairs lack a half (base_model.model.layers.0.q_proj)."),
+        ({"front": ""}, "2 of its 2 names lack 'base_model.model.' in front (layers.0.q_proj.lora_A.weight)."),
+        ({"module": "v_proj"}, "It is said to be of q_proj, and has none but for v_proj."),
+        ({"target_modules": ["k_proj", "q_proj"]}, "It has no matrices for k_proj, which adapter_config.json names."),
+        ({"use_dora": True}, "It is DoRA, with 0 lora_magnitude_vector for 1 pairs."),
+        ({"base_model_name_or_path": None}, "Write base_model_name_or_path into adapter_config.json"),
     ],
-    ids=["whole", "another-rank", "half"],
+    ids=["whole", "another-rank", "half", "other-names", "other-module", "module-lost", "half-of-dora", "no-base"],
 )
 def test_an_adapter_is_named_as_one_of_its_base(tmp_path, given, sentence):
     adapter(tmp_path, **given)
     with pytest.raises(ReleaseError) as caught:
         at_path(tmp_path).config  # noqa: B018 - it is read
     assert sentence in str(caught.value)
+
+
+def test_an_adapter_that_is_pickled_is_said_to_be(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(ADAPTER))
+    (tmp_path / "adapter_model.bin").write_bytes(b"PK")
+    with pytest.raises(ReleaseError, match=r"adapter_model\.bin is pickled\. Save it again with PEFT\."):
+        at_path(tmp_path).config  # noqa: B018 - it is read
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ LAYER = "model.layers.1.mlp.down_proj"
 EXPERTS = "model.layers.1.mlp.experts.down_proj"
 NUMBERS = {"mxfp4": "_blocks", "gptq": ".qweight", "awq": ".qweight", "compressed-integers": ".weight_packed"}
 SCALES = {
+    "mlx": ".scales",
     "fp8": ".weight_scale_inv",
     "gptq": ".scales",
     "awq": ".scales",
@@ -439,7 +440,8 @@ def test_very_many_are_told_by_kind():
 
 
 def test_every_method_with_a_law_is_tried():
-    laid_out = {settings["quant_method"] for _, settings in packed.LAID_OUT.values()} | {"mxfp4", "bitsandbytes"}
+    laid_out = {settings.get("quant_method", "mlx") for _, settings in packed.LAID_OUT.values()}
+    laid_out |= {"mxfp4", "bitsandbytes"}
     assert KNOWN.keys() - laid_out == {"auto-round", "mxfp8"}, "these have the laws of GPTQ, AWQ and fp8"
 
 

@@ -142,6 +142,16 @@ def nvfp4(stem: str, weight: Tensor) -> Tensors:
     }
 
 
+def mlx(stem: str, weight: Tensor) -> Tensors:
+    """Four bits, eight in a word, with a scale and an offset for each group of a row, as MLX saves it."""
+    out, columns = weight.shape
+    return {
+        f"{stem}.weight": torch.zeros(out, columns // 8, dtype=torch.uint32),
+        f"{stem}.scales": torch.ones(out, columns // GROUP, dtype=torch.bfloat16),
+        f"{stem}.biases": torch.zeros(out, columns // GROUP, dtype=torch.bfloat16),
+    }
+
+
 def unheard_of(stem: str, weight: Tensor) -> Tensors:
     """A method that nobody knows: codes and a book of them."""
     return {
@@ -181,6 +191,7 @@ LAID_OUT: dict[str, tuple[Pack, dict[str, Any]]] = {
             "quant_algo": "NVFP4",
         },
     ),
+    "mlx": (mlx, {"bits": 4, "group_size": GROUP, "lm_head": False}),
 }
 """Methods whose checkpoints are laid out here: how a matrix is packed, and what the config says."""
 
