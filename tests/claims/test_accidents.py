@@ -1,10 +1,13 @@
 """Accidents of those who train, convert and publish: what is said of each, and that of its sound twin no claim fails.
 
-Each kind is a small checkpoint with one thing done to it. The first claim that fails names the cause.
+Each kind is a small checkpoint with one thing done to it; one of the claims that fail names the cause.
+RELEASES_TABLE=1 in the environment writes docs/releases.md anew, in one process.
 """
 
 import functools
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +23,7 @@ from fixtures.claims.real_weights import Loaded
 from fixtures.published.files import INDEX, SINGLE
 from fixtures.published.release import at_path
 from tests.support.checkpoints import SMALL, make, save_tokenizer
+from tests.support.small import ROOT
 from tests.support.ward import examine, matrix
 
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2}
@@ -407,6 +411,31 @@ def verdicts(folder: Path, *, weights: bool) -> dict[str, str]:
     return {name: result["reason"] for name, result in found.items() if result["verdict"] == "fails"}
 
 
+TABLE = ROOT / "docs/releases.md"
+HEAD = """# Accidents of releases
+
+Each row is a small, sound checkpoint to which one thing was done that happens to those who train, convert and publish.
+Of the sound one no claim of chapter 14 fails; of the other, the claim in the row does, among others, and says why.
+`RELEASES_TABLE=1 pytest tests/claims/test_accidents.py` writes this table, and the tests of that file keep it true.
+
+| what was done | the claim | what it says |
+|---|---|---|
+"""
+
+
+def row(kind: str, said: str) -> str:
+    """What the table has of one kind, without the folder's name and lines of the library's code."""
+    words = re.sub(r"^bad: | \([\w/]+\.py:\d+\)", "", said).replace("|", "\\|")
+    return f"| {kind} | `{ACCIDENTS[kind].claim.removeprefix('test_')}` | {words} |"
+
+
+def put(line: str) -> None:
+    """Put one row into the table, in the order of the kinds."""
+    lines = TABLE.read_text().splitlines() if TABLE.exists() else []
+    rows = {one.split(" | ")[0]: one for one in [*lines, line] if one.startswith("| ")}
+    TABLE.write_text(HEAD + "".join(f"{rows[f'| {kind}']}\n" for kind in ACCIDENTS if f"| {kind}" in rows))
+
+
 @pytest.mark.parametrize("kind", ACCIDENTS)
 def test_an_accident_is_named_and_its_sound_twin_is_not(kind, tmp_path):
     accident = ACCIDENTS[kind]
@@ -418,3 +447,12 @@ def test_an_accident_is_named_and_its_sound_twin_is_not(kind, tmp_path):
     failed = verdicts(bad, weights=accident.weights)
     assert accident.claim in failed
     assert accident.says in failed[accident.claim]
+    if os.environ.get("RELEASES_TABLE"):
+        put(row(kind, failed[accident.claim]))
+    assert row(kind, failed[accident.claim]) in TABLE.read_text().splitlines()
+
+
+def test_the_table_has_a_row_for_each_kind_and_no_other():
+    rows = [line.split(" | ")[0] for line in TABLE.read_text().splitlines() if line.startswith("| ")]
+    assert rows[1:] == [f"| {kind}" for kind in ACCIDENTS]
+    assert TABLE.read_text().startswith(HEAD)
