@@ -148,3 +148,13 @@ def test_what_layers_differ_in_is_known_where_the_config_says_what_is_observed(h
     subject = of_config(tmp_path, model_type="laguna", **layers)
     config = switched(subject.release.config, {"num_attention_heads_per_layer": heads})
     assert stated_by_layer(subject.skeleton, config) == stated
+
+
+def test_what_every_model_of_a_type_has_is_missed_where_it_is_not_there(tmp_path, monkeypatch):
+    """A library that ties nothing is seen to; a config that unties its model is no news."""
+    tied, untied = (tmp_path / name for name in ("tied", "untied"))
+    for folder in (tied, untied):
+        folder.mkdir()
+    assert of_config(untied, model_type="gemma", tie_word_embeddings=False).missed == {}
+    monkeypatch.setattr(transformers.PreTrainedModel, "tie_weights", lambda self, *args, **kwargs: None)
+    assert of_config(tied, model_type="gemma").missed == {"parts": {"tied"}}

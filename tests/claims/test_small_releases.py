@@ -84,6 +84,19 @@ ENCODER = {
     "type_vocab_size": 2,
 }
 RELEASES |= {
+    "a convolution between the blocks": ENCODER
+    | {
+        "model_type": "deberta-v2",
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+        "relative_attention": True,
+        "position_buckets": 16,
+        "pos_att_type": ["p2c", "c2p"],
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    },
     # the common name of the number of layers means the encoder's
     "stacks of other depths": STACKS | {"model_type": "bart", "encoder_layers": 2, "decoder_layers": 3},
     "one stack of two, alone": STACKS

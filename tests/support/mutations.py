@@ -313,6 +313,7 @@ MUTATIONS = {
     "leak in one head": Mutation("One head sees what comes later.", CAUSAL, attending(mask=_open_one_head)),
     "leak beyond ten tokens": Mutation("Tokens more than ten places ahead are seen.", CAUSAL, attending(mask=_far)),
     "window off by one": Mutation("A window is a token wider.", ("gemma2",), attending(mask=_window)),
+    "cap left out": Mutation("Nothing caps the scores.", ("gemma2",), attending()),
     "padding attended": Mutation("Padding is attended to.", EVERY, attending(mask=_padding_visible)),
     "scale": Mutation("Scores are one and a half times as large.", ("gpt2", *EVERY), attending(factor=1.5)),
     "softmax axis": Mutation("Softmax goes over the queries.", EVERY, attending(weigh=lambda s, m: s.softmax(-2))),
