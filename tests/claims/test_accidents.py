@@ -1,12 +1,11 @@
 """Accidents of those who train, convert and publish: what is said of each, and that of its sound twin no claim fails.
 
 Each kind is a small checkpoint with one thing done to it; one of the claims that fail names the cause.
-RELEASES_TABLE=1 in the environment writes docs/releases.md anew, in one process.
+TABLES=1 in the environment writes docs/releases.md anew, in one process.
 """
 
 import functools
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from fixtures.published.files import INDEX, SINGLE
 from fixtures.published.release import at_path
 from tests.support.checkpoints import SMALL, make, save_tokenizer
 from tests.support.small import ROOT
+from tests.support.tables import WRITE
 from tests.support.ward import examine, matrix
 
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2}
@@ -416,7 +416,7 @@ HEAD = """# Accidents of releases
 
 Each row is a small, sound checkpoint to which one thing was done that happens to those who train, convert and publish.
 Of the sound one no claim of chapter 14 fails; of the other, the claim in the row does, among others, and says why.
-`RELEASES_TABLE=1 pytest tests/claims/test_accidents.py` writes this table, and the tests of that file keep it true.
+`TABLES=1 pytest tests/claims/test_accidents.py` writes this table, and the tests of that file keep it true.
 
 | what was done | the claim | what it says |
 |---|---|---|
@@ -447,7 +447,7 @@ def test_an_accident_is_named_and_its_sound_twin_is_not(kind, tmp_path):
     failed = verdicts(bad, weights=accident.weights)
     assert accident.claim in failed
     assert accident.says in failed[accident.claim]
-    if os.environ.get("RELEASES_TABLE"):
+    if WRITE:
         put(row(kind, failed[accident.claim]))
     assert row(kind, failed[accident.claim]) in TABLE.read_text().splitlines()
 

@@ -1,10 +1,9 @@
 """Hostile releases in one run: each is one sentence and a verdict, none is executed, and the sound ones hold.
 
-HOSTILE_TABLE=1 in the environment writes docs/hostile.md anew.
+TABLES=1 in the environment writes docs/hostile.md anew.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ import pytest
 
 from tests.hostile.inputs import IGNORED, REFUSED, REPORTED, make
 from tests.support.small import ROOT
+from tests.support.tables import WRITE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pipes, devices and the limits are Linux's")
 TABLE = ROOT / "docs/hostile.md"
@@ -25,7 +25,7 @@ HEAD = f"""# Hostile releases
 
 Each row is a small, sound release with one thing done to it. All of them are tried in one run, between two sound ones;
 together they take less than {SECONDS} seconds and {MEGABYTES} MB. None is executed, none costs another its verdicts.
-`HOSTILE_TABLE=1 pytest tests/hostile` writes this table, and the test of that name keeps it true.
+`TABLES=1 pytest tests/hostile` writes this table, and the test of that name keeps it true.
 
 | what is done to it | what is printed |
 |---|---|
@@ -121,6 +121,6 @@ def test_the_table_is_what_is_printed(tried):
             words = reason.replace(f"{tried.root}/{model}/", "").removeprefix(f"{model}: ").replace("|", "\\|")
             rows.append(f"| {name} | {words} |")
     text = HEAD + "\n".join(rows) + "\n"
-    if os.environ.get("HOSTILE_TABLE"):
+    if WRITE:
         TABLE.write_text(text)
     assert TABLE.read_text() == text
