@@ -71,11 +71,11 @@ def test_no_tensor_of_the_file_is_cut_off(headers):
     same("cut off", observed=headers.lacking or "none", expected="none")
 
 
-def test_every_tensor_is_in_the_shard_that_the_index_names(headers):
+def test_every_tensor_is_in_the_shard_that_the_index_names(whole_headers):
     """The index names every tensor that the shards hold, and for each the only shard that it lies in."""
-    if not headers.shards:
+    if not whole_headers.shards:
         does_not_apply("No index speaks of shards.")
-    found = "; ".join(f"{what}: {grouped(names, 2)}" for what, names in headers.astray.items())
+    found = "; ".join(f"{what}: {grouped(names, 2)}" for what, names in whole_headers.astray.items())
     same("astray", observed=f"{found}. Save the model again" if found else "none", expected="none")
 
 

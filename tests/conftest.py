@@ -8,7 +8,10 @@ RARE = ("registry", "seeds")
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark that says which claims a counterexample is for."""
     config.addinivalue_line("markers", "breaks(*claims): The test breaks a model so that these claims fail.")
-    config.addinivalue_line("markers", "slow: The test takes a second or more; -m 'not slow' leaves it out.")
+    config.addinivalue_line(
+        "markers",
+        "slow: The test is one of a file that takes runs of its own, or seconds; -m 'not slow' leaves it out.",
+    )
     config.addinivalue_line("markers", "seeds: The test trains every model of chapter 11 with other seeds.")
 
 

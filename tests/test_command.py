@@ -9,6 +9,8 @@ import pytest
 
 from fixtures.command import located, main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
 

@@ -14,6 +14,8 @@ import pytest
 import transformers_spec
 from transformers_spec import CheckError, Record, check, run
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[1] / "fixtures/published/configs/facebook/opt-125m.json"
 FEW = "test_04"  # a chapter that takes little time
 

@@ -22,7 +22,10 @@ QUIET = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 WIDTHS = {"narrow": 360, "middle": 820, "wide": 1440}
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium"),
+]
 LATER_NAME, ADDED_NAME = (claim.rpartition("::")[2] for claim in (LATER, ADDED))
 
 

@@ -26,6 +26,8 @@ from tests.support.small import ROOT
 from tests.support.tables import WRITE
 from tests.support.ward import examine, matrix
 
+pytestmark = pytest.mark.slow
+
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2}
 BERT: dict[str, Any] = SMALL | {"model_type": "bert"}
 T5: dict[str, Any] = {

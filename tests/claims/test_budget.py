@@ -1,5 +1,6 @@
 """One model, one budget: what crashes, eats memory or never ends is not run, with the limit, and the next model is."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,9 +8,10 @@ import time
 
 import pytest
 
+from tests.support.checkpoints import SMALL
 from tests.support.small import ROOT, report
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limits are the Linux kernel's")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the limits are the Linux kernel's")]
 CONFTEST = """
 import pytest
 
@@ -133,3 +135,26 @@ def test_the_first_failure_may_end_it(suite):
     assert done.returncode == 1
     assert verdicts(suite)["bad", "bad"] == "fails"
     assert ("behind", "bad") not in verdicts(suite)
+
+
+EMBEDDED = """
+import sys, torch, pytest
+torch.set_num_threads(2)
+for _ in range(3):
+    torch.rand(2000, 2000) @ torch.rand(2000, 2000)  # the threads are there
+sys.exit(pytest.main(["-p", "no:cacheprovider", f"--model={sys.argv[1]}", "-k", "test_05 or test_06"]))
+"""
+
+
+def test_a_program_that_has_computed_may_call_pytest(tmp_path):
+    """Threads of torch's are not there in a fork, and what would wait for them has none."""
+    (tmp_path / "config.json").write_text(json.dumps(SMALL | {"model_type": "llama"}))
+    done = subprocess.run(
+        [sys.executable, "-c", EMBEDDED, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout

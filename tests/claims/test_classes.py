@@ -12,6 +12,8 @@ from fixtures.published.release import at_path
 from tests.support.checkpoints import SMALL, make
 from tests.support.ward import examine, matrix
 
+pytestmark = pytest.mark.slow
+
 USUAL = "not (loading or quantization or gpu)"
 BERT: dict[str, Any] = SMALL | {"model_type": "bert", "num_key_value_heads": 4}
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "pad_token_id": 0}

@@ -4,6 +4,8 @@ import pytest
 
 from tests.support.mutations import ENTRY, MUTATIONS, TABLE, claims_that_fail, rows, summary, survey, written
 
+pytestmark = pytest.mark.slow
+
 EVERY = [(name, on) for name, mutation in MUTATIONS.items() for on in mutation.on]
 SAMPLE = [("scale", "opt"), ("rotary base", "qwen3")]
 

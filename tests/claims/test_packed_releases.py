@@ -7,6 +7,8 @@ from fixtures.published.release import at_path
 from tests.support import packed
 from tests.support.ward import examine, matrix
 
+pytestmark = pytest.mark.slow
+
 METHOD = "test_the_config_names_the_method_of_packed_weights"
 SCALES = "test_each_packed_matrix_has_its_scales"
 GROUPS = "test_there_is_a_scale_for_each_group"

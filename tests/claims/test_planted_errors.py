@@ -17,6 +17,8 @@ from fixtures.published.entry import applying
 from fixtures.verdicts.judge import DOES_NOT_APPLY, FAILS
 from tests.support.ward import Patient, Results, examine, healthy, matrix
 
+pytestmark = pytest.mark.slow
+
 OPT, OPT_350M, GPT2, LLAMA = (
     "facebook/opt-1.3b",
     "facebook/opt-350m",

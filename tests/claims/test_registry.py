@@ -19,6 +19,8 @@ from fixtures.published.release import at_path
 from fixtures.verdicts.judge import NotRun
 from tests.support.ward import chapters, examine, matrix
 
+pytestmark = pytest.mark.slow
+
 # One of each sort: plain, fused with ALiBi, multi-query, latent with experts, a hybrid, shared blocks, hybrid heads
 # side by side, encoders with batch second and with parts for layers, Fourier mixing, a pair of stacks, a recurrence.
 SAMPLE = [

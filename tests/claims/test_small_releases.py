@@ -10,6 +10,8 @@ from fixtures.published.release import at_path
 from tests.support.checkpoints import SMALL
 from tests.support.ward import examine, matrix
 
+pytestmark = pytest.mark.slow
+
 USUAL = "not (loading or quantization or gpu or weights)"
 RELEASES = {
     # two windows of four tokens do not reach from one end of a text to the other

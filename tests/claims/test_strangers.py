@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.small import ROOT
+from tests.support.child import pytest_run
 
 pytestmark = pytest.mark.slow
 CONFIGS = Path(__file__).parent / "strangers.jsonl"
@@ -21,7 +21,7 @@ REFUSED = {
 }
 
 
-def test_of_a_sound_config_no_claim_fails(pytester, tmp_path):
+def test_of_a_sound_config_no_claim_fails(tmp_path):
     configs = [json.loads(line) for line in CONFIGS.read_text().splitlines()]
     for config in configs:
         folder = tmp_path / config.pop("name")
@@ -30,14 +30,13 @@ def test_of_a_sound_config_no_claim_fails(pytester, tmp_path):
     listed = tmp_path / "list"
     listed.write_text("\n".join(str(folder) for folder in sorted(tmp_path.iterdir()) if folder.is_dir()))
     records = tmp_path / "records"
-    run = [f"--models-from={listed}", f"--records={records}", "--records-as=jsonl", "--no-cache", "-q"]
-    result = pytester.runpytest_subprocess(f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", str(ROOT / "specs"), *run)
+    done = pytest_run(f"--models-from={listed}", f"--records={records}", "--records-as=jsonl", "--no-cache")
     rows = [json.loads(line) for file in records.rglob("results/*.jsonl") for line in file.read_text().splitlines()]
     failing: dict[str, list[str]] = {}
     for row in rows:
         if row["verdict"] == "fails":
             failing.setdefault(Path(row["release"]).name, []).append(row["reason"])
-    assert len({row["release"] for row in rows}) == len(configs), result.outlines[-5:]
+    assert len({row["release"] for row in rows}) == len(configs), done.stdout[-500:]
     assert failing.keys() == REFUSED.keys(), failing
     for name, words in REFUSED.items():
         assert any(words in reason for reason in failing[name]), failing[name]

@@ -1,20 +1,21 @@
 """Claims on real weights: what --weights changes, what it refuses, and what a run without it says."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from fixtures.claims import real_weights
 from fixtures.claims.model_under_test import Subject
-from fixtures.claims.parametrize import ROOT, Bench
+from fixtures.claims.parametrize import Bench
 from fixtures.claims.real_weights import Loaded, Loading
 from fixtures.published.files import SINGLE
 from fixtures.published.release import Release, at_path
 from tests.support.checkpoints import publish
+from tests.support.child import pytest_run
 from tests.support.packed import configure, lay_out
 from tests.support.ward import examine, healthy, matrix
+
+pytestmark = pytest.mark.slow
 
 OPT, BERT, T5 = "facebook/opt-125m", "google-bert/bert-base-cased", "google-t5/t5-small"
 CLAIMS = 17  # of chapter 14, at least: what speaks of shards, templates or 16 bits does not apply
@@ -36,12 +37,6 @@ def published(tmp_path_factory):
 def loaded(folder):
     """The subject of a folder under --weights."""
     return Loaded(Subject(at_path(folder), matrix().traits))
-
-
-def pytest_run(*arguments):
-    """Run pytest as a user does, in a process of its own."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("family", [OPT, BERT, T5], ids=["decoder-only", "encoder-only", "encoder-decoder"])

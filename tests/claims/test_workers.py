@@ -7,6 +7,8 @@ import pytest
 
 from fixtures.claims.workers import models_of
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("pytester",)
 ROOT = Path(__file__).parents[2]
 CONFTEST = """

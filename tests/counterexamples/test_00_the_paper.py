@@ -8,6 +8,8 @@ from torch import nn
 
 from fixtures.published import vaswani2017
 
+pytestmark = pytest.mark.slow
+
 BASE, BIG = "vaswani-2017/base", "vaswani-2017/big"
 
 # ---- the model

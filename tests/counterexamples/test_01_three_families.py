@@ -11,6 +11,8 @@ from fixtures.models.runnable import SEQ, TARGET
 from tests.support.mutations import survey
 from tests.support.wounds import mask_of, on_arguments, on_output, see
 
+pytestmark = pytest.mark.slow
+
 ONE_STACK = "test_an_encoder_or_a_decoder_alone_is_one_stack_without_cross_attention"
 
 # ---- looking ahead

@@ -8,6 +8,8 @@ import torch
 from fixtures.published import tokenizer
 from tests.support.ward import matrix
 
+pytestmark = pytest.mark.slow
+
 # ---- tokens
 
 

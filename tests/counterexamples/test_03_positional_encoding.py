@@ -6,6 +6,8 @@ from torch import nn
 
 from tests.support.wounds import matching, on_arguments, on_input, on_output
 
+pytestmark = pytest.mark.slow
+
 # ---- the scheme
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 from tests.support.wounds import matching, on_output
 
+pytestmark = pytest.mark.slow
+
 # ---- how many blocks
 
 

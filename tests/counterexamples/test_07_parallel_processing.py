@@ -6,6 +6,8 @@ from torch import nn
 
 from tests.support.wounds import attend_with, on_arguments, on_input, on_output
 
+pytestmark = pytest.mark.slow
+
 OPT, BERT, BART = "facebook/opt-125m", "google-bert/bert-base-cased", "facebook/bart-base"
 GPT2, LLAMA, T5 = "openai-community/gpt2", "meta-llama/Llama-3.1-8B", "google-t5/t5-small"
 

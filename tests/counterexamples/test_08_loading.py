@@ -13,6 +13,8 @@ from transformers.quantizers.quantizer_bnb_8bit import Bnb8BitHfQuantizer
 from fixtures.libraries.device_map import DISK
 from fixtures.published.files import SINGLE
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.support.loaders",)
 
 OPT = "facebook/opt-125m"

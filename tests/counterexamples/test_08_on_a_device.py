@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 
 from fixtures.libraries.accelerator import Accelerator
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.support.loaders",)
 
 OPT = "facebook/opt-125m"

@@ -9,6 +9,8 @@ from transformers.integrations import bitsandbytes as integration
 from fixtures.libraries.quantization import held, packs_on_its_first_pass
 from tests.support.ward import matrix
 
+pytestmark = pytest.mark.slow
+
 pytest_plugins = ("tests.support.loaders",)
 
 OPT, LLAMA = "facebook/opt-125m", "meta-llama/Llama-3.1-8B"

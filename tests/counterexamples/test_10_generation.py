@@ -4,6 +4,8 @@ import pytest
 import torch
 from transformers.cache_utils import Cache
 
+pytestmark = pytest.mark.slow
+
 OPT, LLAMA, GPT2 = "facebook/opt-125m", "meta-llama/Llama-3.1-8B", "openai-community/gpt2"
 BART, T5, BERT = "facebook/bart-base", "google-t5/t5-small", "google-bert/bert-base-cased"
 FIRST = "test_a_decoder_only_model_continues_the_prompt"

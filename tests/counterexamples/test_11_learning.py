@@ -12,6 +12,8 @@ from fixtures.learning.training import Model, Trained, train
 from tests.support.ward import examine
 from tests.support.wounds import attend_with, see
 
+pytestmark = pytest.mark.slow
+
 ANSWERS, WEIGHT = "test_training_answers_what_was_guessed", "test_the_relevant_token_comes_to_get_the_weight"
 LOST = "test_without_the_heads_that_look_there_the_answer_is_lost"
 SCORES = "test_what_is_learned_is_the_scores"

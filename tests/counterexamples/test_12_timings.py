@@ -5,6 +5,8 @@ import torch
 
 from tests.support.wounds import attend_with, matching, on_input, on_output
 
+pytestmark = pytest.mark.slow
+
 OPT, BART = "facebook/opt-125m", "facebook/bart-base"
 BERT, DISTILBERT = "google-bert/bert-base-cased", "distilbert/distilbert-base-cased"
 WORK = "test_all_work_is_weights_with_tokens_and_in_attention_tokens_with_tokens"

@@ -9,6 +9,8 @@ import transformers
 from fixtures.published import tokenizer
 from tests.support.ward import matrix
 
+pytestmark = pytest.mark.slow
+
 OPT, BERT = "facebook/opt-1.3b", "google-bert/bert-base-cased"
 
 # ---- loading

@@ -15,6 +15,8 @@ from fixtures.published.release import at_path
 from tests.support.checkpoints import SMALL, make, publish, save_tokenizer
 from tests.support.ward import examine, matrix
 
+pytestmark = pytest.mark.slow
+
 OPT = "facebook/opt-125m"
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2}
 SETTINGS = "generation_config.json"

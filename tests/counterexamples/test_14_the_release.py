@@ -16,6 +16,8 @@ from fixtures.published.release import at_path
 from tests.support.checkpoints import publish, save_tokenizer
 from tests.support.ward import examine, healthy, matrix
 
+pytestmark = pytest.mark.slow
+
 OPT, BERT, T5 = "facebook/opt-125m", "google-bert/bert-base-cased", "google-t5/t5-small"
 SCORES = "test_every_score_is_a_number"
 MATRIX = "model.decoder.layers.0.fc1.weight"

@@ -17,7 +17,10 @@ from tests.hostile.inputs import IGNORED, REFUSED, REPORTED, make
 from tests.support.small import ROOT
 from tests.support.tables import WRITE
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pipes, devices and the limits are Linux's")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="pipes, devices and the limits are Linux's"),
+]
 TABLE = ROOT / "docs/hostile.md"
 SECONDS, MEGABYTES = 120, 1500  # for all of them in one run; about 15 and 440 on two cores
 GROUPS = {"refused": REFUSED, "reported": REPORTED, "ignored": IGNORED}

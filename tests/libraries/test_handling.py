@@ -11,6 +11,8 @@ from fixtures.published.entry import applying
 from fixtures.published.release import at_path
 from tests.support.ward import examine, healthy, matrix
 
+pytestmark = pytest.mark.slow
+
 SEEN = {"read-past-the-layer", "four-axes-into-a-layer", "own-linear-class", "kept-in-32-bits"}
 
 

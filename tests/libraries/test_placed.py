@@ -5,9 +5,13 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from fixtures.claims.parametrize import ROOT
 from tests.support.checkpoints import publish
 from tests.support.hub_stand_in import Repo, checkpoint, hub
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_revision_on_the_hub_is_placed_with_its_own_weights(tmp_path):

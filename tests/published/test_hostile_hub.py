@@ -14,6 +14,8 @@ from fixtures.published.hub import HubError, Repository
 from fixtures.published.release import is_hub_id
 from fixtures.verdicts.errors import SentenceError, escaped, masked
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "a" * 40
 CONFIG = b'{"model_type": "opt"}'
 

@@ -13,6 +13,8 @@ from fixtures.published.hub import HubError, Repository
 from tests.support.checkpoints import publish
 from tests.support.hub_stand_in import Repo, checkpoint, hub
 
+pytestmark = pytest.mark.slow
+
 OPT = "facebook/opt-125m"
 MAIN, TAGGED = "a" * 40, "b" * 40
 TOKEN = "hf_wordthatnobodysees"

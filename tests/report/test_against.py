@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,9 @@ import pytest
 from fixtures.report.compare import differences
 from fixtures.report.record import Record
 from fixtures.report.terminal import Page
+from tests.support.child import pytest_run
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 OPT = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
@@ -64,8 +66,7 @@ def test_two_that_do_not_differ_say_so():
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "test_05 or test_06", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return pytest_run("-k", "test_05 or test_06", *options)
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,13 @@ from fixtures.published.hub import Repository
 from fixtures.published.release import Release, at_path, recorded
 from fixtures.published.tokenizer import build_tokenizer
 from fixtures.report.draft import BESIDE, Draft, entry_id, source, tokenized, written
+from tests.support.child import pytest_run
 from tests.support.ward import examine, matrix
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "fixtures/published/configs"
-
-
-def run(*options: str, at: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, cwd=at, capture_output=True, text=True, check=False)
 
 
 def drafted(model: str, **contradictions: str) -> Draft:
@@ -47,7 +43,7 @@ def checkpoint(tmp_path):
 def test_a_draft_is_a_matrix_that_passes(checkpoint, tmp_path):
     """It has what the matrix has of the same model, and the claims hold with it; another number in it fails."""
     draft = tmp_path / "draft.yaml"
-    done = run(f"--model={checkpoint}", "--draft", str(draft))
+    done = pytest_run(f"--model={checkpoint}", "--draft", str(draft))
     assert done.returncode == 0, done.stdout
     assert f"The draft: {draft}" in done.stdout
     (entry,) = entries_file.load(draft, configs=tmp_path / BESIDE).entries.values()
@@ -57,11 +53,11 @@ def test_a_draft_is_a_matrix_that_passes(checkpoint, tmp_path):
     assert published.sentence is not None
     assert entry.sentence == {key: v for key, v in published.sentence.items() if key != "vocabulary"}
     assert set(entry.traits) <= set(published.traits)
-    done = run(f"--matrix={draft}")
+    done = pytest_run(f"--matrix={draft}")
     assert done.returncode == 0, done.stdout
     assert "fox-125m (matrix)" in done.stdout
     draft.write_text(draft.read_text().replace("heads: 12", "heads: 24").replace("kv_heads: 24", "kv_heads: 12"))
-    done = run(f"--matrix={draft}", "-k", "test_05")
+    done = pytest_run(f"--matrix={draft}", "-k", "test_05")
     assert done.returncode == 1
     assert "heads: expected 24, observed 12" in done.stdout
 
@@ -86,12 +82,12 @@ def test_what_a_property_brings_and_is_not_seen_is_no_departure(tmp_path):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
     draft, claim = tmp_path / "draft.yaml", "test_what_is_added_to_the_scores_is_the_same_for_any_text"
-    done = run(f"--model={small}", f"--model={large}", f"--draft={draft}", "-k", "test_03 or test_04")
+    done = pytest_run(f"--model={small}", f"--model={large}", f"--draft={draft}", "-k", "test_03 or test_04")
     assert done.returncode == 0, done.stdout
     matrix = entries_file.load(draft, configs=tmp_path / BESIDE)
     expected = {name: claim in departures(entry, matrix.traits) for name, entry in matrix.entries.items()}
     assert expected == {"small": False, "large": True}
-    done = run(f"--matrix={draft}", "-k", "test_03 or test_04")
+    done = pytest_run(f"--matrix={draft}", "-k", "test_03 or test_04")
     assert done.returncode == 0, done.stdout
 
 
@@ -100,7 +96,7 @@ def test_what_is_known_of_a_type_is_drafted(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bamba", "attn_layer_indices": [9, 18, 27]}')
     draft = tmp_path / "draft.yaml"
     for options in ([f"--model={tmp_path}", f"--draft={draft}"], [f"--matrix={draft}"]):
-        done = run(*options, "-k", "test_07 or test_05")
+        done = pytest_run(*options, "-k", "test_07 or test_05")
         assert done.returncode == 0, done.stdout
         assert "its recurrence gives other scores" in " ".join(done.stdout.split())
 
@@ -117,9 +113,9 @@ def test_claims_that_an_entry_alone_brings_are_drafted_for(tmp_path):
         (tmp_path / name / "config.json").write_text(json.dumps(config))
         options.append(f"--model={tmp_path / name}")
     asked = ["-k", "published or token_in_the_cache"]
-    done = run(*options, f"--draft={draft}", *asked, "-m", "")
+    done = pytest_run(*options, f"--draft={draft}", *asked, "-m", "")
     assert done.returncode == 0, done.stdout
-    done = run(f"--matrix={draft}", *asked, "-m", "", "-v")
+    done = pytest_run(f"--matrix={draft}", *asked, "-m", "", "-v")
     assert done.returncode == 0, done.stdout
     assert "keep none. (1): keeping" in " ".join(done.stdout.split())
 
@@ -202,7 +198,7 @@ def test_a_release_on_the_hub_is_named_by_its_exact_commit():
 def test_what_cannot_be_read_is_said_and_drafts_nothing(tmp_path):
     """A stream of another length than the text cannot be read: that is said, and no file is left."""
     (tmp_path / "config.json").write_text('{"model_type": "cpmant"}')
-    done = run(f"--model={tmp_path}", "-k", "test_05", f"--draft={tmp_path / 'draft.yaml'}")
+    done = pytest_run(f"--model={tmp_path}", "-k", "test_05", f"--draft={tmp_path / 'draft.yaml'}")
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
     assert f"{tmp_path.name}: no entry was drafted: " in done.stdout
     assert "INTERNALERROR" not in done.stdout
@@ -220,7 +216,7 @@ def test_what_cannot_be_read_is_said_and_drafts_nothing(tmp_path):
 def test_a_draft_that_cannot_be_written_is_refused_before_anything_runs(words, sentence, tmp_path):
     """The sentence says what was expected; a file that is there stays as it is."""
     (tmp_path / "old.yaml").write_text("kept")
-    done = run(*(word.format(here=tmp_path) for word in words))
+    done = pytest_run(*(word.format(here=tmp_path) for word in words))
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert sentence in done.stderr
     assert (tmp_path / "old.yaml").read_text() == "kept"

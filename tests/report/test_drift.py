@@ -13,6 +13,8 @@ from fixtures.report import drift, results
 from fixtures.report.results import Cell, Difference, Results, ResultsError
 from fixtures.verdicts.versions import versions
 
+pytestmark = pytest.mark.slow
+
 VERSION = versions(("transformers",))["transformers"]
 RELEASE = "transformers-{}.{}.txt".format(*results.release_of(VERSION))
 CHAPTERS = {"test_a": "specs/test_01.py", "test_b": "specs/test_01.py", "test_c": "specs/test_08.py"}

@@ -11,6 +11,8 @@ from fixtures.report import earlier, folder
 from fixtures.report.record import JOURNAL, REPORT
 from tests.support.small import ROOT, add, arguments, report, start
 
+pytestmark = pytest.mark.slow
+
 OUT = ("--report", "out")
 ONE = json.dumps(["result", {"claim": "c", "model": "m", "verdict": "holds"}])
 

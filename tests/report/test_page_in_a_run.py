@@ -11,6 +11,8 @@ from fixtures.report.page import FILES
 from fixtures.report.page.__main__ import read as read_record
 from fixtures.report.page.lesson import read
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 CHAPTER = '''
 """Positions: where a word stands.

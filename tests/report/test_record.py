@@ -13,6 +13,8 @@ from fixtures.report.record import Record
 from fixtures.report.terminal import Page, tally
 from tests.support.small import FAILING, add, arguments, report, start
 
+pytestmark = pytest.mark.slow
+
 
 def test_record_has_its_shape(suite):
     """The report holds suite, claims, models and results as the contract says."""

@@ -9,6 +9,8 @@ import pytest
 from fixtures.report.record import JOURNAL, REPORT
 from tests.support.small import FAILING, add, arguments, report, start
 
+pytestmark = pytest.mark.slow
+
 GO_ON = ("--report", "out", "--resume")
 TOLD = """
 @pytest.fixture(autouse=True)

@@ -1,8 +1,6 @@
 """The sheet: what a release is, from what was observed, and what a run on one release ends with."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,11 @@ from fixtures.claims.model_under_test import Subject
 from fixtures.published.release import at_path
 from fixtures.report import sheet
 from fixtures.verdicts.facts import Facts
+from tests.support.child import pytest_run
 from tests.support.packed import lay_out
 from tests.support.ward import healthy, matrix
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "fixtures/published/configs"
@@ -130,8 +131,7 @@ def test_what_cannot_be_measured_is_named(monkeypatch):
 
 
 def run(*options: str) -> str:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return pytest_run(*options).stdout
 
 
 def test_a_run_on_one_release_ends_with_its_sheet():

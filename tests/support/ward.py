@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import importlib.metadata
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from torch import nn
@@ -132,12 +134,29 @@ def examine(patient: Subject, *, chapter: str = "", claims: str = "", marks: str
     admission = _Admission(Ward(patient))
     files = [str(path) for path in sorted((ROOT / "specs").glob(f"test_{chapter}*.py"))]
     quiet = [*(f"-pno:{name}" for name in WITHOUT), "-q", "--capture=no", "--tb=no"]
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), _as_known():
         pytest.main(
             [*files, f"--rootdir={ROOT}", f"-c={ROOT / 'pytest.ini'}", *quiet, "-k", claims, "-m", marks],
             plugins=[admission],
         )
     return {result["claim"].rpartition("::")[2]: result for result in admission.results}
+
+
+@functools.cache
+def _plugins() -> list[importlib.metadata.Distribution]:
+    """The installed packages that bring plugins of pytest's."""
+    return [package for package in importlib.metadata.distributions() if package.entry_points.select(group="pytest11")]
+
+
+@contextlib.contextmanager
+def _as_known() -> Iterator[None]:
+    """Let pytest ask nobody anew which plugins are installed, and pytest-benchmark not what git says of the folder."""
+    found = _plugins()
+    with (
+        patch("importlib.metadata.distributions", lambda: found),
+        patch("pytest_benchmark.plugin.get_tag", lambda *_: "tag"),
+    ):
+        yield
 
 
 def results(

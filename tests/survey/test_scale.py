@@ -11,6 +11,7 @@ import pytest
 
 from fixtures.survey import tables
 from tests.support.checkpoints import SMALL, make
+from tests.support.child import pytest_run
 
 ROOT = Path(__file__).parents[2]
 QUESTIONS = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/scale.md").read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -20,9 +21,8 @@ pytestmark = pytest.mark.slow
 def survey(releases: Path, out: Path, *options: str) -> int:
     """Survey the releases below a folder; its exit status."""
     (releases / "list").write_text("".join(f"{path}\n" for path in sorted(releases.glob("org/*"))))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--models-from={releases / 'list'}"]
-    command += [f"--records={out}", f"--settled={releases / 'settled'}", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+    asked = [f"--models-from={releases / 'list'}", f"--records={out}", f"--settled={releases / 'settled'}"]
+    return pytest_run(*asked, *options).returncode
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """A survey says of every release what an ordinary run says of it, and leaves it in tables."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,19 +11,13 @@ import pytest
 from fixtures.survey import rows, tables
 from fixtures.survey.check import title_of_result
 from tests.support.checkpoints import SMALL, make
+from tests.support.child import pytest_run
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 OPT = ROOT / "fixtures/published/configs/facebook/opt-125m.json"
 NAMES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings", "vocab_size")
 COMMON = {name: SMALL[name] for name in NAMES}
-
-
-def run(*options: str, at: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
-    return subprocess.run(
-        command, cwd=at, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +46,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def survey(releases: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return run(
+    return pytest_run(
         f"--models-from={releases / 'list'}", f"--records={out}", f"--settled={out.parent / 'settled'}", *options
     )
 
@@ -79,7 +71,7 @@ def surveyed(releases: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_says_what_an_ordinary_run_says(releases, surveyed, tmp_path):
     """Claim for claim and release for release, whether a result was settled on the release or taken over."""
     whole = [line for line in (releases / "list").read_text().splitlines() if not line.endswith("damaged")]
-    run(*(f"--model={path}" for path in whole), f"--report={tmp_path}")
+    pytest_run(*(f"--model={path}" for path in whole), f"--report={tmp_path}")
     document = json.loads((tmp_path / "report.json").read_text())
     expected = {
         (result["model"].rpartition("/")[2], title_of_result(result)): result["verdict"]
@@ -173,7 +165,7 @@ def test_a_survey_that_was_killed_goes_on(releases, tmp_path):
     ],
 )
 def test_what_is_no_survey_is_refused_in_a_sentence(options, words, tmp_path):
-    done = run(*(option.replace("=out", f"={tmp_path / 'out'}") for option in options))
+    done = pytest_run(*(option.replace("=out", f"={tmp_path / 'out'}") for option in options))
     assert done.returncode == 4, done.stdout
     assert words in " ".join((done.stdout + done.stderr).split())
 

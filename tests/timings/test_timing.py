@@ -13,6 +13,8 @@ from fixtures.timings.roofline import Ceilings, Rate
 from fixtures.timings.setups import Setup
 from fixtures.timings.stopwatch import Timing, believable, suitable
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 WIDTH, D_FF = 32, 64
 TINY = {

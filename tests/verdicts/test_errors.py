@@ -1,13 +1,14 @@
 """Errors told in a sentence: a release that cannot be built or read gives its reason once, and no traceback."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from fixtures.verdicts.errors import LibraryError, SentenceError, library_frame
+from tests.support.child import pytest_run
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 ODD_EXPERTS = {  # a width of experts that the grouped product of torch does not take
@@ -31,8 +32,7 @@ def printed(tmp_path):
 
     def run(config):
         (tmp_path / "config.json").write_text(json.dumps(config))
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--model={tmp_path}"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = pytest_run(f"--model={tmp_path}")
         assert done.returncode == 1, done.stdout
         for code in ("fixtures/", "raise ", "def "):
             assert code not in done.stdout.replace("fixtures.timings.clock", "")
