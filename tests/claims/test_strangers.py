@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.child import pytest_run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.registry
 CONFIGS = Path(__file__).parent / "strangers.jsonl"
 # What transformers itself does not take, or cannot run, and the words of the claim that fails.
 REFUSED = {
