@@ -8,7 +8,7 @@ Such a head is found by where it looks, and then silenced: what it was for is lo
 import pytest
 
 from fixtures.behaviour.interventions import without_positions
-from fixtures.learning import drawing, heads
+from fixtures.learning import drawing, heads, looking
 from fixtures.learning.heads import best_at, looking_at, silent
 from fixtures.learning.language import cosines, gradient_by_place, losses_of_prefixes, written_greedily
 from fixtures.learning.tasks import PARTS
@@ -44,6 +44,7 @@ LEARNED = pytest.mark.about(
     "trained/twins",
     "trained/reversal",
 )
+LOOKED_AT = 0.3  # of a token's weight on one kind of token, where an even spread gives at most a twenty-fourth
 GUESSED = 0.25  # of the answers, at most, are right by chance
 EVEN = 0.3  # of a token's weight, at most, lies on any one other where attention is spread evenly
 
@@ -266,3 +267,47 @@ def test_a_loss_reaches_every_token_before_it(before):
         observed=float(reached[: place + 1].min()),
     )
     same("greatest gradient after it", observed=float(reached[place + 1 :].max()), expected=0.0)
+
+
+# ---- weights that were trained elsewhere: `pytest --model=MODEL --weights -m learning`
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("single_stack")
+def test_trained_heads_look_where_random_ones_do_not(checkpoint, new_model):
+    """On tokens drawn by chance and told twice, some head gives one kind of token weight that a new model spreads."""
+    trained, new = (looking.strongest(model.run(looking.told_twice(model))) for model in (checkpoint, new_model))
+    keep("strongest heads", {kind: str(head) for kind, head in trained.items()})
+    keep("of a new model", {kind: str(head) for kind, head in new.items()})
+    keep("evenness of weights", looking.spread(checkpoint.run(looking.told_twice(checkpoint))))
+    gained = {kind: head.weight for kind, head in trained.items() if head.weight > 2 * new[kind].weight}
+    best = max(gained.values(), default=0.0)
+    holds("weight of the strongest", best >= LOOKED_AT, observed=best, expected=f"at least {LOOKED_AT}")
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("decoder_only", "head")
+def test_the_sentence_is_expected(checkpoint, sentence_ids):
+    """The next token of the lesson's sentence is expected better than by whoever gives all entries the same chance."""
+    found = looking.expected(checkpoint, sentence_ids)
+    keep("rank of each next token", found.ranks)
+    holds("loss", found.loss <= 0.9 * found.even, observed=found.loss, expected=f"at most 0.9 x {found.even}")
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("decoder_only", "head")
+def test_what_was_told_is_expected_when_it_is_told_again(checkpoint):
+    """Tokens drawn by chance cannot be expected; told again, they are, by heads that look at what followed them."""
+    first, again = looking.told_again(checkpoint)
+    holds("loss when told again", again <= 0.7 * first, observed=again, expected=f"at most 0.7 x {first}")
+
+
+@pytest.mark.weights
+@pytest.mark.usefixtures("encoder_only")
+def test_a_masked_word_is_filled_in(checkpoint, sentence_ids, mask_id):
+    """Where one token of the sentence is masked, most are among the hundredth of the vocabulary that is likeliest."""
+    ranks = looking.filled_in(checkpoint, sentence_ids, mask_id)
+    few = checkpoint.trace.output.shape[-1] // 100
+    kept = sum(rank <= few for rank in ranks)
+    keep("rank of each masked token", ranks)
+    holds("tokens filled in", kept > len(ranks) / 2, observed=kept, expected=f"more than half of {len(ranks)}")

@@ -1,0 +1,110 @@
+"""Two trained models, each from a package of the extra `trained`: what is said of them, and of spoilt copies.
+
+The figures are those of the published models: SmolLM2's, which was in four bits once, are a little worse than its own.
+"""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.child import pytest_run
+from tests.support.trained import minilm, smollm2
+
+pytestmark = pytest.mark.slow
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    """all-MiniLM-L6-v2, as it was published."""
+    return minilm(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """SmolLM2-135M-Instruct, in float32."""
+    return smollm2(tmp_path_factory.mktemp("trained"))
+
+
+def run(folder, out, *options):
+    """What a run on one model printed, and its record."""
+    done = pytest_run(f"--model={folder}", f"--report={out}", *options)
+    return done, json.loads((out / "report.json").read_text())
+
+
+def result(record, claim):
+    """The result of one claim."""
+    (found,) = [r for r in record["results"] if r["claim"].endswith(f"::{claim}")]
+    return found
+
+
+@pytest.mark.parametrize("options", [(), ("--weights",)], ids=["config", "weights"])
+def test_an_embedder_is_what_it_was_published_as(embedder, tmp_path, options):
+    done, record = run(embedder, tmp_path / "out", *options)
+    assert done.returncode == 0, done.stdout
+    (model,) = record["models"]
+    facts = model["facts"]
+    assert (facts["parameters"], facts["layers"], facts["heads"], facts["d_model"]) == (22_713_216, 6, 12, 384)
+    assert "it has no output head that scores tokens" in " ".join(done.stdout.split())
+    assert ("its own weights, loaded in float32" in done.stdout) == bool(options)
+
+
+def test_heads_of_an_embedder_have_what_they_look_at(embedder, tmp_path):
+    done, record = run(embedder, tmp_path / "out", "--weights", "-m", "learning")
+    assert done.returncode == 0, done.stdout
+    seen = result(record, "test_trained_heads_look_where_random_ones_do_not")["observed"]["strongest heads"]
+    assert re.fullmatch(r"layer 0, head 2: (1\.00|0\.9\d)", seen["the token before"])
+    assert float(seen["what followed it when it was told"].rpartition(" ")[2]) < 0.1
+    assert result(record, "test_the_sentence_is_expected")["verdict"] == "does not apply"
+
+
+def test_its_quantized_layers_keep_to_the_claims(embedder, tmp_path):
+    done, _ = run(embedder, tmp_path / "out", "--weights", "-m", "quantization")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "claim"),
+    [
+        (lambda tensor: tensor.fill_(torch.nan), "test_every_weight_is_a_number"),
+        (lambda tensor: tensor.zero_(), "test_no_tensor_is_constant_that_training_would_change"),
+    ],
+    ids=["nan", "zero"],
+)
+def test_a_spoilt_matrix_is_named(embedder, tmp_path, spoil, claim):
+    folder, name = shutil.copytree(embedder, tmp_path / "spoilt"), "encoder.layer.3.output.dense.weight"
+    tensors = load_file(folder / WEIGHTS)
+    spoil(tensors[name])
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    done, record = run(folder, tmp_path / "out", "--weights", "-k", "test_14")
+    assert done.returncode == 1
+    assert result(record, claim)["verdict"] == "fails"
+    assert name in result(record, claim)["reason"]
+
+
+def test_a_writer_holds_with_its_weights(writer, tmp_path):
+    done, record = run(writer, tmp_path / "out", "--weights")
+    assert done.returncode == 0, done.stdout
+    assert record["models"][0]["facts"]["parameters"] == 134_515_008
+    assert 'loaded in float32, on "The quick brown fox' in " ".join(done.stdout.split())
+
+
+def test_a_writer_expects_and_its_heads_look_back(writer, tmp_path):
+    done, record = run(writer, tmp_path / "out", "--weights", "-m", "learning")
+    assert done.returncode == 0, done.stdout
+    heads = result(record, "test_trained_heads_look_where_random_ones_do_not")["observed"]["strongest heads"]
+    assert heads["what followed it when it was told"].startswith("layer 18, head 6: 0.8")
+    assert heads["the token before"].startswith("layer 16, head 0: ")
+    ranks = result(record, "test_the_sentence_is_expected")["observed"]["rank of each next token"]
+    assert ranks[-2:] == [3, 1]
+
+
+def test_a_writer_is_quantized(writer, tmp_path):
+    done, record = run(writer, tmp_path / "out", "--weights", "-m", "quantization", "-k", "fewer_bits_expect")
+    assert done.returncode == 0, done.stdout
+    losses = result(record, "test_trained_weights_in_fewer_bits_expect_a_text_less_well")["observed"]["loss"]
+    assert losses["float32"] < losses["int8"] < min(losses["nf4"], losses["fp4"])
