@@ -3,9 +3,6 @@
 Chromium is the system's own (Debian: chromium); without it, or without Playwright, these tests are skipped.
 """
 
-import os
-import shutil
-
 import pytest
 
 from fixtures.report.page.write import write
@@ -16,27 +13,9 @@ axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="axe is not installed: pip install -e '.[dev]'"
 )
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-QUIET = (
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-)  # fmt: skip
 WIDTHS = {"narrow": 360, "middle": 820, "wide": 1440}
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium here: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 LATER_NAME, ADDED_NAME = (claim.rpartition("::")[2] for claim in (LATER, ADDED))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Start one Chromium for all tests."""
-    sandbox = () if hasattr(os, "geteuid") and os.geteuid() else ("--no-sandbox",)  # Chromium has none for root
-    with playwright.sync_playwright() as tool:
-        started = tool.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *sandbox])
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
