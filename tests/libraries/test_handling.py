@@ -3,6 +3,8 @@
 import json
 
 import pytest
+import transformers
+from packaging.version import Version
 
 from fixtures.claims.model_under_test import Subject
 from fixtures.libraries.quantization import packs_on_its_first_pass
@@ -102,6 +104,8 @@ RELEASES = {
 @pytest.mark.parametrize("name", RELEASES)
 def test_a_sound_release_without_an_entry_is_loaded_and_quantized(name, tmp_path):
     """What the libraries make of it contradicts no claim beyond what is seen beforehand."""
+    if name == "wrapped" and Version(transformers.__version__) < Version("5.18"):
+        pytest.skip("transformers 5.17 ends in a KeyError where such a model is spread over memory and disk.")
     (tmp_path / "config.json").write_text(json.dumps(RELEASES[name]))
     found = examine(Subject(at_path(tmp_path), matrix().traits), marks="loading or quantization")
     assert {claim: r["reason"] for claim, r in found.items() if r["verdict"] == "fails"} == {}
