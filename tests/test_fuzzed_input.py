@@ -18,9 +18,13 @@ from fixtures.models.config_fields import MEANINGS  # noqa: E402
 from fixtures.published.entries_file import EntriesError, load  # noqa: E402
 from fixtures.published.files import INDEX, SINGLE  # noqa: E402
 from fixtures.published.headers import HeadersError, in_directory  # noqa: E402
+from fixtures.published.hub import HubError, Repository  # noqa: E402
+from fixtures.published.own_tokenizer import own_tokenizer_of  # noqa: E402
 from fixtures.published.release import ReleaseError, at_path, listed  # noqa: E402
 from fixtures.published.small_files import FileError  # noqa: E402
 from fixtures.report import earlier, record  # noqa: E402
+from tests.published.test_hostile_hub import hostile  # noqa: E402, F401
+from tests.support.checkpoints import save_tokenizer  # noqa: E402
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 few = settings(
@@ -145,3 +149,50 @@ def test_any_list_of_names(tmp_path, content):
     (tmp_path / "names").write_bytes(content)
     with in_a_sentence(ValueError):
         listed(tmp_path / "names")
+
+
+changes = st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4)
+
+
+@few
+@given(changed=changes, end=st.integers(0, 10**6), cut=st.booleans(), settings=configs)
+def test_any_tokenizer(tmp_path, changed, end, cut, settings):
+    """A tokenizer's files with bytes of another kind in them, or cut off, and whatever settings beside it."""
+    if not (tmp_path / "tokenizer.json").exists():
+        save_tokenizer(tmp_path, 99)
+        (tmp_path / "sound").write_bytes((tmp_path / "tokenizer.json").read_bytes())
+        (tmp_path / "config.json").write_text(json.dumps(OPT | {"model_type": "opt"}))
+    content = bytearray((tmp_path / "sound").read_bytes())
+    for place, byte in changed:
+        content[place % len(content)] = byte
+    (tmp_path / "tokenizer.json").write_bytes(content[: end % len(content)] if cut else content)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    with in_a_sentence(ReleaseError):
+        own_tokenizer_of(at_path(tmp_path))
+
+
+answers = st.dictionaries(
+    st.sampled_from(["sha", "siblings", "id", "modelId", "private", "gated", "x"]),
+    st.one_of(values, st.lists(st.dictionaries(st.sampled_from(["rfilename", "size", "lfs"]), values), max_size=4)),
+)
+
+
+@few
+@given(content=st.one_of(st.binary(max_size=60), answers.map(lambda v: json.dumps(v).encode())))
+def test_any_answer_of_a_hub(hostile, content):
+    """Whatever stands where a hub lists a repository's files."""
+    with hostile(list=content), in_a_sentence(HubError):
+        Repository("org/name").listing()
+
+
+@few
+@given(etag=texts, commit=texts, content=st.binary(max_size=60), size=st.one_of(st.none(), st.integers(0, 100)))
+def test_any_file_of_a_hub(hostile, etag, commit, content, size):
+    """Whatever a hub sends for a file, and under whatever names."""
+    names = {
+        name: value.encode("ascii", "ignore").decode().replace("\x1b", "")
+        for name, value in (("etag", etag), ("commit", commit))
+    }
+    sent = len(content) if size is None else min(size, len(content))
+    with hostile(**names, file=content, size=sent), in_a_sentence(HubError):
+        Repository("org/name").file("config.json")
