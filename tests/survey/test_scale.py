@@ -69,8 +69,8 @@ def check(shard: int, parts: int, releases: str, out: str, mark: str) -> int:
     command += [f"--records={out}", f"--settled={releases}/settled", "--resume", "-p", "no:cacheprovider"]
     if shard == 1 and not Path(mark).exists():
         running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not list(Path(out).glob("releases/.shard-0001*")):
-            time.sleep(0.05)
+        while running.poll() is None and not list(Path(out).glob("releases/.shard-0001*")):
+            time.sleep(0.005)  # it may be done before it is seen to have begun; its worker is killed all the same
         Path(mark).touch()
         running.kill()
         os._exit(9)  # the worker goes with it
