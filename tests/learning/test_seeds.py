@@ -14,7 +14,7 @@ from tests.support.ward import examine
 @pytest.mark.parametrize("name", recipes.ALL)
 def test_every_claim_holds_with_another_seed(name, seed, record_property):
     """All claims of the chapter on one model, trained anew; what each compared stands in the test's properties."""
-    found = examine(Pupil(dataclasses.replace(recipes.ALL[name], seed=seed)), chapter="11")
+    found = examine(Pupil(dataclasses.replace(recipes.ALL[name], seed=seed)), chapter="11", marks="not weights")
     assert found, f"no claim is about {name}"
     for claim, result in found.items():
         record_property(
