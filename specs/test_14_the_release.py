@@ -20,6 +20,12 @@ from fixtures.published.causes import grouped
 from fixtures.published.fields import closed, contradicting, text_part, unread
 from fixtures.published.generation_settings import FILE as GENERATION_CONFIG
 from fixtures.published.generation_settings import refused
+from fixtures.published.gguf import beside
+from fixtures.published.gguf import sizes as gguf_sizes
+from fixtures.published.gguf.bits import misnamed
+from fixtures.published.gguf.layers import uncounted
+from fixtures.published.gguf.types import WITHOUT as WITHOUT_GGUF
+from fixtures.published.gguf.types import kinds as gguf_kinds
 from fixtures.published.headers import (
     further_layers,
     layers_by_number,
@@ -249,6 +255,50 @@ def test_a_weight_takes_the_bits_that_the_config_promises(packed_as_stated):
     }
     holds("bits a number", bool(packed_as_stated.packed), observed=packed_as_stated.bits_taken, expected="some")
     same("other bits", observed=by_kind(others) or "none", expected="none")
+
+
+# ---- GGUF, which llama.cpp reads
+
+
+def test_every_gguf_file_is_whole(typed_gguf_files):
+    """The header of each GGUF file can be read, and each tensor that it names has its bytes in the file."""
+    holds("files", len(typed_gguf_files) > 0, observed=len(typed_gguf_files), expected="at least one")
+    same("damaged", observed="; ".join(filter(None, (one.torn for one in typed_gguf_files))) or "none", expected="none")
+
+
+def test_the_sizes_in_a_gguf_file_are_those_of_its_tensors(gguf_models):
+    """The widths, the heads and the vocabulary that its metadata name are those that its tensors have."""
+    found = {one.file: gguf_sizes.sizes(one) for one in gguf_models}
+    holds("sizes", any(found.values()), observed=sum(map(len, found.values())), expected="at least one")
+    others = "; ".join(filter(None, (gguf_sizes.in_words(file, sizes) for file, sizes in found.items())))
+    same("other sizes", observed=others or "none", expected="none")
+
+
+def test_every_layer_is_in_the_gguf_file(gguf_models):
+    """Its blocks are those that its metadata count, by number."""
+    holds("blocks", any(one.stacks for one in gguf_models), observed=len(gguf_models), expected="some in a file")
+    same("lost", observed="; ".join(filter(None, map(uncounted, gguf_models))) or "none", expected="none")
+
+
+def test_a_gguf_file_has_the_bits_that_it_names(gguf_models):
+    """Its file_type is one that some of its matrices are stored in, or are stored in about as many bits as."""
+    if not gguf_kinds():
+        not_run(f"How many bits a type takes is not known here: {WITHOUT_GGUF}")
+    found = [misnamed(one) for one in gguf_models]
+    if not any(name for name, _ in found):
+        does_not_apply("No GGUF file here names a type that is known.")
+    same("of other bits", observed="; ".join(why for _, why in found if why) or "none", expected="none")
+
+
+def test_a_gguf_file_is_of_the_model_in_the_config(gguf_models_beside_a_config, release):
+    """Its metadata have as many layers, numbers a token, heads, places and rows as the config beside it."""
+    found = {one: beside.sizes(one, release.config) for one in gguf_models_beside_a_config}
+    holds("sizes", any(found.values()), observed=sum(map(len, found.values())), expected="at least one")
+    others = [
+        gguf_sizes.in_words(one.file, sizes, beside.TODO) or beside.head(one, release.config)
+        for one, sizes in found.items()
+    ]
+    same("of another model", observed="; ".join(filter(None, others)) or "none", expected="none")
 
 
 # ---- the tokenizer

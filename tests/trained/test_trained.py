@@ -6,13 +6,14 @@ The figures are those of the published models: SmolLM2's, which was in four bits
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.child import pytest_run
-from tests.support.trained import minilm, smollm2
+from tests.support.trained import minilm, packed_smollm2, smollm2
 
 pytestmark = pytest.mark.slow
 WEIGHTS = "model.safetensors"
@@ -108,3 +109,29 @@ def test_a_writer_is_quantized(writer, tmp_path):
     assert done.returncode == 0, done.stdout
     losses = result(record, "test_trained_weights_in_fewer_bits_expect_a_text_less_well")["observed"]["loss"]
     assert losses["float32"] < losses["int8"] < min(losses["nf4"], losses["fp4"])
+
+
+def test_a_file_of_llama_cpp_is_judged_by_its_header(tmp_path):
+    """As it was published no claim on it fails; with one byte changed, that of the number of its blocks, one does."""
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    file = Path(shutil.copy(packed_smollm2(), folder))
+    done, record = run(folder, tmp_path / "out", "-k", "test_14")
+    assert done.returncode == 0, done.stdout
+    held = {r["claim"].rpartition("::")[2] for r in record["results"] if r["verdict"] == "holds"}
+    assert {name for name in held if "gguf" in name} == {
+        "test_every_gguf_file_is_whole",
+        "test_the_sizes_in_a_gguf_file_are_those_of_its_tensors",
+        "test_every_layer_is_in_the_gguf_file",
+        "test_a_gguf_file_has_the_bits_that_it_names",
+    }
+    with file.open("r+b") as content:
+        key = b"llama.block_count"
+        content.seek(content.read(100_000).index(key) + len(key) + 4)
+        assert content.read(1) == b"\x1e"
+        content.seek(-1, 1)
+        content.write(b"\x1f")
+    done, record = run(folder, tmp_path / "again", "-k", "test_14")
+    assert done.returncode == 1
+    words = "llama.block_count: expected blocks 0-30 of blk, found 0-29. Convert the model again"
+    assert words in result(record, "test_every_layer_is_in_the_gguf_file")["reason"]
