@@ -257,6 +257,35 @@ def test_a_weight_takes_the_bits_that_the_config_promises(packed_as_stated):
     same("other bits", observed=by_kind(others) or "none", expected="none")
 
 
+# ---- an adapter, beside its base model
+
+
+def test_an_adapter_is_whole(adapter):
+    """Each module that its settings name has a pair of narrow matrices, both of them, of the rank that they name."""
+    holds("adapter", not adapter.faults, observed=adapter.faults.strip() or len(adapter.tensors), expected="whole")
+
+
+def test_each_matrix_of_an_adapter_has_its_module_in_the_base(adapter_fit):
+    """The base model has each module, and each layer, that the adapter has matrices for or that its settings name."""
+    named = len(adapter_fit.names) + len(adapter_fit.adapter.saved)
+    holds("modules", named > 0, observed=named, expected="at least one")
+    same("not in the base", observed=adapter_fit.lost or "none", expected="none")
+
+
+def test_each_matrix_of_an_adapter_is_as_wide_as_its_module(adapter_fit):
+    """A narrow matrix is as wide as what its module takes in, or gives out; a whole one has its module's shape."""
+    if not adapter_fit.compared:
+        not_run("No matrix of it has its module in the base; the claim on that says so.")
+    same("of another shape", observed=adapter_fit.misshapen or "none", expected="none")
+
+
+def test_rows_that_an_adapter_adds_are_those_of_its_tokenizer(adapter_fit):
+    """Where an adapter has a table of other rows than its base, the tokenizer beside it has as many ids."""
+    if not adapter_fit.tables:
+        does_not_apply("It has no table of words of its own.")
+    same("without ids", observed=adapter_fit.resized or "none", expected="none")
+
+
 # ---- GGUF, which llama.cpp reads
 
 
