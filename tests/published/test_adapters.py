@@ -28,7 +28,7 @@ T5 = {
 LLAMA = SMALL | {"model_type": "llama"}
 MIXTRAL = SMALL | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
 # The base's config; its modules with what they take in and give out; what is saved whole; further settings.
-SOUND = {
+SOUND: dict[str, tuple[dict, dict, dict, dict]] = {
     "llama": (LLAMA, of_layers(2, "mlp.down_proj", 40, 32), {}, {}),
     "llama, a pattern of modules": (LLAMA, of_layers(2, "mlp.up_proj", 32, 40), {}, {"target_modules": r".*\.up_proj"}),
     "llama, all modules": (LLAMA, of_layers(2, "mlp.up_proj", 32, 40), {}, {"target_modules": "all-linear"}),
