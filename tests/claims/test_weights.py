@@ -1,15 +1,19 @@
 """Claims on real weights: what --weights changes, what it refuses, and what a run without it says."""
 
 import json
+import re
 
 import pytest
 
 from fixtures.claims import real_weights
+from fixtures.claims.at_work import AtWork
 from fixtures.claims.model_under_test import Subject
 from fixtures.claims.parametrize import Bench
 from fixtures.claims.real_weights import Loaded, Loading
 from fixtures.published.files import SINGLE
 from fixtures.published.release import Release, at_path
+from fixtures.report import progress as progress_module
+from fixtures.report.progress import Group, Progress
 from tests.support.checkpoints import publish
 from tests.support.child import pytest_run
 from tests.support.packed import configure, lay_out
@@ -169,6 +173,37 @@ def test_a_file_that_cannot_be_read_fails_once(published, tmp_path):
     assert set(failed) == {"test_no_tensor_of_the_file_is_cut_off"}
     assert "expected a safetensors file, found none" in failed["test_no_tensor_of_the_file_is_cut_off"]
     assert {found[name]["verdict"] for name in NUMBERS} == {"not run"}
+
+
+def test_what_is_loaded_is_said_and_how_long_it_may_take(published):
+    """One line in the terminal, once the first pass is over; a plain run has none."""
+    found = re.compile(
+        r"its weights are loaded, [\d.]+ GB of files in [\d.]+ s; its first pass took [\d.]+ s, "
+        r"all its claims about [\d.]+ (s|min)"
+    )
+    chosen = [f"--model={published[OPT]}", "-k", "test_14"]
+    printed = pytest_run(*chosen, "--weights").stdout
+    assert len(found.findall(printed)) == 1
+    assert "its weights are loaded" not in pytest_run(*chosen).stdout
+
+
+def test_what_is_at_work_is_said_as_long_as_it_takes():
+    work = AtWork()
+    with work.at("loading"):
+        with work.at("its first pass"):
+            assert work.now == "its first pass"
+        assert work.now == "loading"
+    work.sentences.append("done")
+    assert (work.now, work.written(), work.written()) == ("", ["done"], [])
+
+
+def test_the_rest_is_told_by_the_first_pass(pytester, monkeypatch):
+    """A run on one model says how long it may take from its first pass on, whatever share of its claims is done."""
+    progress = Progress(pytester.parseconfigure().pluginmanager.getplugin("terminalreporter"))
+    progress.groups = {"one": Group(items=4, done=3, began=1.0)}
+    monkeypatch.setattr(progress_module, "AT_WORK", AtWork(until={"one": 130.0}))
+    assert progress.left(100.0) == "about 30 s left"
+    assert progress.left(125.0) == "about 41 s left"
 
 
 @pytest.mark.parametrize(
