@@ -213,8 +213,8 @@ def test_settings_of_other_types_end_in_no_error(tmp_path, changed):
     settings = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(settings | changed))
     fit = fit_of(folder)
-    said = (fit.adapter.faults, fit.lost, fit.misshapen, fit.resized, at_path(folder).no_model)
-    assert all(one.isprintable() for one in said)
+    sentences = (fit.adapter.faults, fit.lost, fit.misshapen, fit.resized, at_path(folder).no_model)
+    assert all(one.isprintable() for one in sentences)
 
 
 @pytest.mark.parametrize("kind", ["vocab", "unigram", "added", "none"])
