@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from fixtures.behaviour.generation import refusal_as_released
 from fixtures.behaviour.positions import places_of
 from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
-from fixtures.models.model_class import class_name, is_known, named, takes
+from fixtures.models.model_class import class_name, is_known, named, nearly, takes
 from fixtures.models.runnable import vocabulary
 from fixtures.published.causes import grouped
 from fixtures.published.fields import closed, contradicting, text_part, unread
@@ -162,13 +162,15 @@ def test_the_class_it_names_is_one_of_its_model_type(release):
     """The class that the config names is built from a config of its model type, as AutoModel and other loaders need."""
     name = named(release.config)
     if not is_known(name):
+        if meant := nearly(name, release.config):
+            same("class", observed=name, expected=meant)
         does_not_apply(f"{CONFIG} names no class that transformers has.")
     config, usual = type(release.config).__name__, class_name(release.config)
     holds("class", takes(name, release.config), observed=name, expected=f"one built from {config}, as {usual} is")
 
 
 def test_every_size_in_the_config_is_read(written_config, release):
-    """No size in the config stands under a name that the class does not read, while its default is taken instead."""
+    """No size and no misspelt field of the config stands under a name that the class does not read, for its default."""
     raw, known = text_part(written_config, release.config)
     same("not read", observed=unread(raw, known) or "none", expected="none")
 

@@ -144,6 +144,25 @@ def test_a_class_of_another_type(fails, copy):
     fails(folder, why="as LlamaForCausalLM")
 
 
+@pytest.mark.breaks("test_the_class_it_names_is_one_of_its_model_type")
+def test_a_class_whose_name_is_misspelt(fails, copy):
+    """Two letters of the class's name changed places."""
+    folder = copy()
+    configure(folder, architectures=["LlamaForCasualLM"])
+    fails(folder, why="expected 'LlamaForCausalLM', observed 'LlamaForCasualLM'")
+
+
+@pytest.mark.breaks("test_every_size_in_the_config_is_read")
+@pytest.mark.parametrize(
+    ("name", "value", "meant"), [("rms_norm_esp", 0.5, "rms_norm_eps"), ("mlp_bais", True, "mlp_bias")]
+)
+def test_a_field_whose_name_is_misspelt(fails, copy, name, value, meant):
+    """A field that is no size is misspelt, and the class takes its default."""
+    folder = copy("llama")
+    configure(folder, **{name: value, meant: None})
+    fails(folder, why=f"{meant} is not in the config")
+
+
 @pytest.mark.breaks("test_the_longest_text_of_the_tokenizer_has_its_places")
 def test_texts_longer_than_the_table(fails, copy):
     """The tokenizer lets through one token more than there are places."""
@@ -209,6 +228,7 @@ def test_a_window_of_no_tokens(fails, tmp_path):
     [
         ({"do_sample": False, "temperature": 0.5}, "temperature"),
         ({"num_beams": 1, "early_stopping": True}, "num_beams"),
+        ({"do_smaple": True}, "do_sample is nearly its name"),
     ],
 )
 def test_settings_that_contradict_one_another(fails, copy, settings, why):
