@@ -17,6 +17,7 @@ from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
 from fixtures.models.model_class import class_name, classes_of, is_known, named, takes
 from fixtures.models.runnable import vocabulary
 from fixtures.published.causes import grouped
+from fixtures.published.embedder import longest_text, misfits
 from fixtures.published.fields import closed, contradicting, text_part, unread
 from fixtures.published.generation_settings import FILE as GENERATION_CONFIG
 from fixtures.published.generation_settings import refused
@@ -168,6 +169,18 @@ def test_the_class_it_names_is_one_of_its_model_type(release):
         does_not_apply(f"{CONFIG} names no class that transformers has.")
     config, usual = type(release.config).__name__, class_name(release.config)
     holds("class", takes(name, release.config), observed=name, expected=f"one built from {config}, as {usual} is")
+
+
+def test_a_class_that_judges_texts_takes_two_at_once(judged, release):
+    """A class with a head for whole texts judges several at once, for which a decoder has to know what fills a row."""
+    same("scores", observed=judged, expected=[2, release.config.num_labels])
+
+
+def test_what_stands_behind_an_embedder_takes_its_vectors(modules, release, skeleton):
+    """Every module that modules.json names has its settings, and takes vectors as wide as those that come to it."""
+    holds("modules", len(modules) > 0, observed=[kind for kind, _ in modules], expected="at least one")
+    found = "; ".join(misfits(release, skeleton.trace.stack.d_model))
+    same("misfits", observed=found or "none", expected="none")
 
 
 def test_every_size_in_the_config_is_read(written_config, release):
@@ -362,15 +375,17 @@ def test_the_table_has_a_row_for_every_entry_of_the_tokenizer(own_tokenizer, rel
     )
 
 
-def test_the_longest_text_of_the_tokenizer_has_its_places(own_tokenizer, learned_vectors, miniature, skeleton):
+def test_the_longest_text_of_the_tokenizer_has_its_places(own_tokenizer, release, learned_vectors, miniature, skeleton):
     """The longest text that the tokenizer lets through has no more tokens than the table of positions has places."""
-    longest = own_tokenizer.model_max_length
-    if longest >= VERY_LARGE_INTEGER:
+    limits = {"model_max_length": own_tokenizer.model_max_length, "max_seq_length": longest_text(release)}
+    limits = {name: most for name, most in limits.items() if most is not None and most < VERY_LARGE_INTEGER}
+    if not limits:
         does_not_apply("Its tokenizer sets no longest text.")
     places = places_of(skeleton, miniature, learned_vectors)
     if places is None:
         does_not_apply("The positions' vectors stand in no table.")
-    holds("tokens", longest <= places, observed=longest, expected=f"at most {places}, as model_max_length")
+    for name, longest in limits.items():
+        holds(f"tokens, by {name}", longest <= places, observed=longest, expected=f"at most {places}")
 
 
 def test_the_chat_template_can_be_read(own_tokenizer, release):

@@ -20,6 +20,15 @@ pytestmark = pytest.mark.slow
 OPT = "facebook/opt-125m"
 LLAMA: dict[str, Any] = SMALL | {"model_type": "llama", "bos_token_id": 1, "eos_token_id": 2}
 SETTINGS = "generation_config.json"
+BART: dict[str, Any] = {
+    "model_type": "bart", "vocab_size": 99, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2,
+    "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 40, "decoder_ffn_dim": 40,
+    "max_position_embeddings": 64, "decoder_start_token_id": 2,
+}  # fmt: skip
+T5: dict[str, Any] = {
+    "model_type": "t5", "vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_heads": 4,
+    "decoder_start_token_id": 0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +204,91 @@ def test_a_shard_that_the_index_does_not_name(fails, copy):
     folder = copy()
     shutil.copy(sorted(folder.glob("model-*.safetensors"))[0], folder / "model-00077-of-00077.safetensors")
     fails(folder, why="model-00077-of-00077.safetensors")
+
+
+@pytest.mark.breaks("test_a_class_that_judges_texts_takes_two_at_once")
+def test_a_judge_that_does_not_know_what_fills_a_row(fails, tmp_path):
+    """A decoder judges by its last token, and nobody said which tokens come after that."""
+    folder = make(tmp_path / "judge", cls="LlamaForSequenceClassification", **LLAMA | {"pad_token_id": 0})
+    configure(folder, pad_token_id=None)
+    fails(folder, why="if no padding token is defined")
+
+
+@pytest.mark.breaks
+@pytest.mark.parametrize(
+    ("cls", "fields"),
+    [
+        ("LlamaForSequenceClassification", LLAMA | {"pad_token_id": 0, "num_labels": 1}),
+        ("BertForSequenceClassification", SMALL | {"model_type": "bert", "num_key_value_heads": 4, "num_labels": 5}),
+        ("BartForSequenceClassification", BART | {"num_labels": 3}),
+        ("T5ForSequenceClassification", T5 | {"num_labels": 3}),
+    ],
+)
+def test_judges_that_are_sound(fails, tmp_path, cls, fields):
+    """Nothing is broken: each judges two texts at once."""
+    fails(make(tmp_path / "judge", cls=cls, **fields))
+
+
+@pytest.fixture
+def embedder(tmp_path):
+    """A BERT with what sentence-transformers puts behind it: a pooling, a matrix, a norm without settings."""
+    folder = make(tmp_path / "embedder", cls="BertModel", **SMALL | {"model_type": "bert", "num_key_value_heads": 4})
+    save_tokenizer(folder, SMALL["vocab_size"])
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    for name in ("1_Pooling", "2_Dense"):
+        (folder / name).mkdir()
+    configure(folder, "1_Pooling/config.json", word_embedding_dimension=32, pooling_mode_mean_tokens=True)
+    configure(folder, "2_Dense/config.json", in_features=32, out_features=16)
+    configure(folder, "sentence_bert_config.json", max_seq_length=512)
+    return folder
+
+
+@pytest.mark.breaks
+def test_an_embedder_that_is_sound(fails, embedder):
+    """Nothing is broken; a pooling of two kinds puts them side by side."""
+    fails(embedder)
+    configure(embedder, "1_Pooling/config.json", pooling_mode_cls_token=True)
+    configure(embedder, "2_Dense/config.json", in_features=64)
+    fails(embedder)
+
+
+@pytest.mark.breaks("test_what_stands_behind_an_embedder_takes_its_vectors")
+@pytest.mark.parametrize(
+    ("file", "fields", "why"),
+    [
+        ("1_Pooling/config.json", {"word_embedding_dimension": 768}, "is 768, and the vectors that come are 32 wide"),
+        ("2_Dense/config.json", {"in_features": 64}, "2_Dense/config.json: in_features is 64"),
+    ],
+)
+def test_a_module_of_another_width(fails, embedder, file, fields, why):
+    """The settings of a module were taken over from another model."""
+    configure(embedder, file, **fields)
+    fails(embedder, why=why)
+
+
+@pytest.mark.breaks("test_what_stands_behind_an_embedder_takes_its_vectors")
+def test_a_module_that_was_left_behind(fails, embedder):
+    """A folder that modules.json names is not there."""
+    shutil.rmtree(embedder / "1_Pooling")
+    fails(embedder, why="1_Pooling/config.json is not here")
+
+
+@pytest.mark.breaks("test_the_longest_text_of_the_tokenizer_has_its_places")
+def test_texts_of_an_embedder_that_are_longer_than_the_table(fails, embedder):
+    """sentence-transformers lets through more tokens than there are places."""
+    configure(embedder, "sentence_bert_config.json", max_seq_length=2048)
+    fails(embedder, why="by max_seq_length: expected 'at most 512', observed 2048")
+
+
+@pytest.mark.breaks("test_the_config_says_each_thing_once")
+def test_labels_that_have_two_numbers(fails, tmp_path):
+    """id2label and label2id were written by two hands."""
+    fields = SMALL | {"model_type": "bert", "num_key_value_heads": 4, "num_labels": 3}
+    folder = make(tmp_path / "judge", cls="BertForSequenceClassification", **fields)
+    configure(folder, label2id={"LABEL_0": 0, "LABEL_1": 2, "LABEL_2": 1})
+    fails(folder, why="label 1 is 'LABEL_1' in id2label, and label2id has 2 for it")
 
 
 @pytest.mark.breaks("test_every_size_in_the_config_is_read", "test_every_tensor_has_its_shape")
