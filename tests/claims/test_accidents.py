@@ -116,6 +116,16 @@ def content(data: bytes) -> Damage:
     return lambda folder: (folder / SINGLE).write_bytes(data)
 
 
+def pooled(folder: Path) -> None:
+    """What sentence-transformers puts behind a model."""
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    settings = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(settings))
+
+
 def lora(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The names that PEFT has while an adapter is not merged."""
     new = {}
@@ -391,6 +401,54 @@ ACCIDENTS = {
         CUT,
         "consolidated.safetensors alone: weights under their makers' own names",
         both=lambda folder: shutil.copy(folder / SINGLE, folder / "consolidated.00.safetensors"),
+    ),
+    "a class whose name is misspelt": Accident(
+        LLAMA,
+        config(architectures=["LlamaForCasualLM"]),
+        "test_the_class_it_names_is_one_of_its_model_type",
+        "expected 'LlamaForCausalLM', observed 'LlamaForCasualLM'",
+    ),
+    "a field whose name is misspelt": Accident(
+        LLAMA,
+        config(("rms_norm_eps",), rms_norm_esp=1e-5),
+        "test_every_size_in_the_config_is_read",
+        "rms_norm_esp (1e-05), which is nearly its name, is not read",
+    ),
+    "a setting of how to write whose name is misspelt": Accident(
+        LLAMA,
+        config(file="generation_config.json", do_smaple=True),
+        "test_the_generation_config_is_valid",
+        "do_sample is nearly its name",
+    ),
+    "labels numbered by two hands": Accident(
+        LLAMA | {"pad_token_id": 0, "num_labels": 3},
+        config(label2id={"LABEL_0": 0, "LABEL_1": 2, "LABEL_2": 1}),
+        "test_the_config_says_each_thing_once",
+        "label 1 is 'LABEL_1' in id2label, and label2id has 2 for it",
+        {"cls": "LlamaForSequenceClassification"},
+    ),
+    "a judge that does not know what fills a row": Accident(
+        LLAMA | {"pad_token_id": 0, "num_labels": 3},
+        config(("pad_token_id",)),
+        "test_a_class_that_judges_texts_takes_two_at_once",
+        "if no padding token is defined",
+        {"cls": "LlamaForSequenceClassification"},
+    ),
+    "an embedder whose pooling is another's": Accident(
+        BERT,
+        config(file="1_Pooling/config.json", word_embedding_dimension=768),
+        "test_what_stands_behind_an_embedder_takes_its_vectors",
+        "word_embedding_dimension is 768, and the vectors that come are 32 wide",
+        {"cls": "BertModel"},
+        both=pooled,
+    ),
+    "an embedder whose pooling was left behind": Accident(
+        BERT,
+        lambda folder: shutil.rmtree(folder / "1_Pooling"),
+        "test_what_stands_behind_an_embedder_takes_its_vectors",
+        "1_Pooling/config.json is not here",
+        {"cls": "BertModel"},
+        both=pooled,
     ),
     "a number that is none": Accident(
         LLAMA, tensors(nan), "test_every_weight_is_a_number", WEIGHT, weights=True
