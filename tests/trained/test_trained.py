@@ -4,6 +4,7 @@ The figures are those of the published models: SmolLM2's, which was in four bits
 """
 
 import json
+import random
 import re
 import shutil
 from pathlib import Path
@@ -12,8 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fixtures.claims.model_under_test import Subject
+from fixtures.claims.real_weights import Loaded
+from fixtures.learning import tagged
+from fixtures.published.release import at_path
 from tests.support.child import pytest_run
+<<<<<<< HEAD
 from tests.support.trained import minilm, packed_smollm2, smollm2
+=======
+from tests.support.trained import minilm, smollm2
+from tests.support.ward import examine, matrix
+>>>>>>> 3184588 (Heads of trained models prefer verbs, nouns and numbers, found on one half of the sentences and seen on the other; outliers of the stream)
 
 pytestmark = pytest.mark.slow
 WEIGHTS = "model.safetensors"
@@ -61,6 +71,32 @@ def test_heads_of_an_embedder_have_what_they_look_at(embedder, tmp_path):
     assert re.fullmatch(r"layer 0, head 2: (1\.00|0\.9\d)", seen["the token before"])
     assert float(seen["what followed it when it was told"].rpartition(" ")[2]) < 0.1
     assert result(record, "test_the_sentence_is_expected")["verdict"] == "does not apply"
+
+
+def test_heads_of_either_prefer_verbs_nouns_and_numbers(embedder, writer, tmp_path):
+    """Each in the half of the sentences that it was not chosen on; and the streams of both have their outlier."""
+    for name, folder, stands_out in (("embedder", embedder, 30), ("writer", writer, 3000)):
+        done, record = run(folder, tmp_path / name, "--weights", "-m", "learning", "-k", "prefer_verbs or stands_out")
+        assert done.returncode == 0, done.stdout
+        (found,) = [r["observed"] for r in record["results"] if "stands_out" in r["claim"]]
+        assert found["times the median"] > stands_out
+        (found,) = [r["observed"] for r in record["results"] if "prefer_verbs" in r["claim"]]
+        times = [found[f"{kind}: times their share, in the other half"] for kind in ("verbs", "nouns", "numbers")]
+        assert min(times) >= 1.45
+
+
+def test_with_their_tags_shuffled_no_kind_is_preferred(embedder, monkeypatch):
+    """What is found of verbs, nouns and numbers rests on which words they are."""
+    chance = random.Random(0)
+    lines = []
+    for line in tagged.SENTENCES:
+        words = [word.partition("/") for word in line.split()]
+        marks = [mark for *_, mark in words]
+        chance.shuffle(marks)
+        lines.append(" ".join(f"{word}/{mark}" for (word, *_), mark in zip(words, marks, strict=True)))
+    monkeypatch.setattr(tagged, "SENTENCES", lines)
+    found = examine(Loaded(Subject(at_path(embedder), matrix().traits)), claims="prefer_verbs")
+    assert [result["verdict"] for result in found.values()] == ["fails"]
 
 
 def test_its_quantized_layers_keep_to_the_claims(embedder, tmp_path):
