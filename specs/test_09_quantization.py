@@ -177,13 +177,22 @@ def test_a_model_runs_in_four_bits(model, quantizer):
         same(f"error ({method})", observed=quantizer[method].failure or "none", expected="none")
 
 
-def test_eight_bits_say_nearly_the_same(running_eight_bits, quantizer, budgets):
-    """Scores, first attention and highest-scored token are off by no more than the budget in models.yaml."""
+def test_eight_bits_say_nearly_the_same(model, running_eight_bits, quantizer, budgets):
+    """Scores, first attention and highest-scored token are off by no more than the budget in models.yaml.
+
+    The budgets are for random weights. Trained ones have outliers, and may be off by several times as much: the scores
+    of SmolLM2-135M by 0.014 of their energy in 8 bits, where with random weights it is 0.002.
+    """
+    keep("weights", model.weights)
     _within(deviation(running_eight_bits, quantizer.reference), budgets[EIGHT_BITS], EIGHT_BITS)
 
 
-def test_four_bits_say_roughly_the_same(running_four_bits, quantizer, budgets):
-    """They are off by no more than the budget of each method, which is wider than that of 8 bits."""
+def test_four_bits_say_roughly_the_same(model, running_four_bits, quantizer, budgets):
+    """They are off by no more than the budget of each method, which is wider than that of 8 bits.
+
+    These budgets, too, are for random weights.
+    """
+    keep("weights", model.weights)
     if not budgets.keys() & set(FOUR_BITS):
         does_not_apply("Nobody has measured how far 4 bits may be off for a release without an entry.")
     for one in running_four_bits:
