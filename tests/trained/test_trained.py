@@ -18,12 +18,8 @@ from fixtures.claims.real_weights import Loaded
 from fixtures.learning import tagged
 from fixtures.published.release import at_path
 from tests.support.child import pytest_run
-<<<<<<< HEAD
 from tests.support.trained import minilm, packed_smollm2, smollm2
-=======
-from tests.support.trained import minilm, smollm2
 from tests.support.ward import examine, matrix
->>>>>>> 3184588 (Heads of trained models prefer verbs, nouns and numbers, found on one half of the sentences and seen on the other; outliers of the stream)
 
 pytestmark = pytest.mark.slow
 WEIGHTS = "model.safetensors"
