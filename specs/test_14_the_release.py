@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 from fixtures.behaviour.generation import refusal_as_released
 from fixtures.behaviour.positions import places_of
 from fixtures.libraries.checkpoints import kept_in_32_bits, of_another_type
-from fixtures.models.model_class import class_name, classes_of, is_known, named, takes
+from fixtures.models.model_class import class_name, is_known, named, takes
 from fixtures.models.runnable import vocabulary
 from fixtures.published.causes import grouped
 from fixtures.published.embedder import longest_text, misfits
@@ -37,7 +37,7 @@ from fixtures.published.headers import (
     values_of,
     whole_numbers,
 )
-from fixtures.published.misspelt import meant
+from fixtures.published.misspelt import class_meant
 from fixtures.published.packing.unpacked import by_kind
 from fixtures.published.release import CONFIG
 from fixtures.published.special_ids import disagreeing, misread, unseen_end, without_row
@@ -164,7 +164,7 @@ def test_the_class_it_names_is_one_of_its_model_type(release):
     """The class that the config names is built from a config of its model type, as AutoModel and other loaders need."""
     name = named(release.config)
     if not is_known(name):
-        if known := meant(name, classes_of(release.config.model_type)):
+        if known := class_meant(name, release.config):
             same("class", observed=name, expected=known)
         does_not_apply(f"{CONFIG} names no class that transformers has.")
     config, usual = type(release.config).__name__, class_name(release.config)

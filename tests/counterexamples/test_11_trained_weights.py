@@ -45,7 +45,13 @@ OF_ANY = {
 }
 
 
-@pytest.mark.breaks(*OF_ANY, "test_the_sentence_is_expected", "test_what_was_told_is_expected_when_it_is_told_again")
+@pytest.mark.breaks(
+    "test_trained_heads_look_where_random_ones_do_not",
+    "test_some_heads_prefer_verbs_nouns_or_numbers",
+    "test_one_number_of_the_stream_stands_out",
+    "test_the_sentence_is_expected",
+    "test_what_was_told_is_expected_when_it_is_told_again",
+)
 def test_a_decoder_that_nobody_trained(tmp_path):
     """Its heads spread their weights, and it expects nothing."""
     found = failing(tmp_path, LLAMA)
@@ -55,7 +61,12 @@ def test_a_decoder_that_nobody_trained(tmp_path):
     }
 
 
-@pytest.mark.breaks(*OF_ANY, "test_a_masked_word_is_filled_in")
+@pytest.mark.breaks(
+    "test_trained_heads_look_where_random_ones_do_not",
+    "test_some_heads_prefer_verbs_nouns_or_numbers",
+    "test_one_number_of_the_stream_stands_out",
+    "test_a_masked_word_is_filled_in",
+)
 def test_an_encoder_that_nobody_trained(tmp_path):
     """It fills in what chance would."""
     assert failing(tmp_path, BERT, mask=True).keys() == OF_ANY | {"test_a_masked_word_is_filled_in"}

@@ -69,12 +69,20 @@ def test_of_what_is_sound_no_claim_fails(fails, made, more):
 
 
 @pytest.mark.breaks
-def test_without_its_base_the_rest_is_said(fails, tmp_path):
-    """Nothing is broken: the base is nowhere here, and what was not looked at for it is named, with what to do."""
-    found = fails(save(tmp_path / "adapter", "org/base", SOUND))
-    assert (found[WHOLE], found[IN_THE_BASE], found[AS_WIDE], found[ROWS]) == ("holds", *["not run"] * 3)
-    assert "org/base, its base model, is not here: whether its modules and their widths" in found["why"]
-    assert "type `hf download org/base config.json`" in found["why"]
+def test_without_its_base_the_rest_is_said(tmp_path):
+    """Nothing is broken: the base is nowhere here, and what was not looked at for it is named, with what to do.
+
+    Whoever takes it for a model hears that it is none.
+    """
+    folder = save(tmp_path / "adapter", "org/base", SOUND)
+    found = examine(Subject(at_path(folder), matrix().traits), claims="adapter")
+    assert [found[name]["verdict"] for name in (WHOLE, IN_THE_BASE, AS_WIDE, ROWS)] == ["holds", *["not run"] * 3]
+    why = found[IN_THE_BASE]["reason"]
+    assert "org/base, its base model, is not here: whether its modules and their widths" in why
+    assert "type `hf download org/base config.json`" in why
+    (taken,) = examine(Subject(at_path(folder), matrix().traits), claims="family_is_the_declared").values()
+    assert taken["verdict"] == "fails"
+    assert "is an adapter of org/base" in taken["reason"]
 
 
 @pytest.mark.breaks(WHOLE)

@@ -277,14 +277,14 @@ def test_a_module_that_was_left_behind(fails, embedder):
 
 @pytest.mark.breaks("test_the_longest_text_of_the_tokenizer_has_its_places")
 def test_texts_of_an_embedder_that_are_longer_than_the_table(fails, embedder):
-    """sentence-transformers lets through more tokens than there are places."""
+    """Its settings for sentence-transformers let through more tokens than there are places."""
     configure(embedder, "sentence_bert_config.json", max_seq_length=2048)
     fails(embedder, why="by max_seq_length: expected 'at most 512', observed 2048")
 
 
 @pytest.mark.breaks("test_the_config_says_each_thing_once")
 def test_labels_that_have_two_numbers(fails, tmp_path):
-    """id2label and label2id were written by two hands."""
+    """One table of labels was written by another hand than the other."""
     fields = SMALL | {"model_type": "bert", "num_key_value_heads": 4, "num_labels": 3}
     folder = make(tmp_path / "judge", cls="BertForSequenceClassification", **fields)
     configure(folder, label2id={"LABEL_0": 0, "LABEL_1": 2, "LABEL_2": 1})
