@@ -3,6 +3,9 @@
 Chromium is the system's own (Debian: chromium); without it, or without Playwright, these tests are skipped.
 """
 
+import csv
+import json
+
 import pytest
 
 from fixtures.report.page.write import write
@@ -13,7 +16,7 @@ axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason="axe is not installed: pip install -e '.[dev]'"
 )
 
-WIDTHS = {"narrow": 360, "middle": 820, "wide": 1440}
+WIDTHS = {"phone": 320, "narrow": 360, "middle": 820, "wide": 1440, "projector": 1920}
 pytestmark = pytest.mark.slow
 LATER_NAME, ADDED_NAME = (claim.rpartition("::")[2] for claim in (LATER, ADDED))
 
@@ -184,6 +187,95 @@ def test_the_matrix_is_sorted(show):
     assert "v-f" in page.locator("#grid tbody tr").first.inner_html()
 
 
+def test_the_address_has_the_filters(show):
+    """What is filtered and how it is sorted goes into the address, and comes back from it."""
+    page = show()
+    page.select_option("#by-verdict", "departs")
+    page.locator("#find").fill("added")
+    page.select_option("#order-models", "size")
+    page.locator('#facts-table [data-heading="parameters"] button').click()
+    for parameter in ("verdict=departs", "find=added", "models=size", "sort=parameters"):
+        assert parameter in page.url
+    shown = page.locator("#shown").inner_text()
+    again = show(address="?" + page.url.partition("?")[2])
+    assert again.locator("#shown").inner_text() == shown
+    assert again.locator("#by-verdict").input_value() == "departs"
+    assert again.locator('#facts-table [aria-sort="ascending"]').inner_text().startswith("parameters")
+    again.locator("#filters button[type=reset]").click()
+    again.wait_for_function("!location.search.includes('verdict')")
+
+
+def test_an_address_with_a_filter_that_is_none_shows_all(show):
+    page = show(address="?verdict=nonsense&trait=x%3Dy&sort=nothing")
+    assert page.locator("#shown").inner_text() == "4 of 4 claims, 3 of 3 models"
+    assert page.locator("#facts-table tbody tr").count() == 3
+
+
+def test_the_table_of_facts_is_sorted(show):
+    """By a heading, up and then down; what a model has not stands last both ways."""
+    page = show()
+    names = lambda: page.locator("#facts-table tbody th").all_inner_texts()  # noqa: E731
+    for heading, up in {"parameters": [SMALL, ENCODER, LARGE], "model": [ENCODER, LARGE, SMALL]}.items():
+        page.locator(f'#facts-table [data-heading="{heading}"] button').click()
+        assert names() == up
+        page.locator(f'#facts-table [data-heading="{heading}"] button').click()
+        assert names() == up[::-1]
+        assert page.evaluate("document.activeElement.closest('th').dataset.heading") == heading
+    page.locator("#facts-table tbody a").first.click()
+    assert page.locator("#sheet-title").inner_text() == f"The model: {names()[0]}"
+
+
+def test_tables_are_taken_as_files(show):
+    """Facts and verdicts as CSV, one row a model or a claim."""
+    page = show()
+    for name, rows, cell in (("facts", 3, "9000000"), ("verdicts", 4, "departs")):
+        with page.expect_download() as caught:
+            page.locator(f'[data-take="{name}"]').click()
+        assert caught.value.suggested_filename == f"{name}.csv"
+        with open(caught.value.path(), encoding="utf-8-sig", newline="") as file:
+            table = list(csv.reader(file))
+        assert len(table) == rows + 1
+        assert {len(row) for row in table} == {len(table[0])}
+        assert any(cell in row for row in table)
+
+
+def test_a_name_is_no_formula_in_a_file(browser, tmp_path):
+    """What a stranger wrote is not run by the spreadsheet that opens the file."""
+    write([json.loads(json.dumps(record()).replace(SMALL, "=1+1"))], tmp_path)
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    with page.expect_download() as caught:
+        page.locator('[data-take="facts"]').click()
+    content = caught.value.path().read_text(encoding="utf-8-sig")
+    page.close()
+    assert "\n'=1+1," in content
+
+
+def test_a_link_to_a_claim_is_copied(browser, pages):
+    """With the model, so that whoever opens it finds the claim as it is shown."""
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto((pages / "matrix/index.html").as_uri() + f"?model={LARGE}")
+    page.locator(f"#{LATER_NAME} .copy").click()
+    page.wait_for_function("[...document.querySelectorAll('.copy')].some(b => b.textContent === 'Copied')")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    page.goto(copied)
+    assert page.locator("#sheet-title").inner_text() == f"The model: {LARGE}"
+    assert copied.endswith(f"#{LATER_NAME}")
+    context.close()
+
+
+def test_the_record_is_offered_where_it_lies_beside_the_page(browser, tmp_path):
+    """A page that was made beside its record links to it; one that was made elsewhere does not."""
+    (tmp_path / "report.json").write_text("{}")
+    for folder, offered in ((tmp_path, 1), (tmp_path / "elsewhere", 0)):
+        write([record()], folder)
+        page = browser.new_page()
+        page.goto((folder / "index.html").as_uri())
+        assert page.locator('footer a[href="report.json"]').count() == offered
+        page.close()
+
+
 def test_verdicts_are_told_apart_without_colour(show):
     """Every verdict has a sign and a name of its own."""
     page = show()
@@ -273,4 +365,7 @@ def test_the_page_prints_without_its_controls(show):
     assert page.locator("#filters").is_hidden()
     assert page.locator(".bar nav").is_hidden()
     assert page.locator("article.claim").first.is_visible()
+    assert page.locator("#matrix").is_hidden()
     assert len(page.pdf()) > 10_000
+    page.evaluate("document.body.classList.add('whole')")
+    assert page.locator("#matrix").is_visible()

@@ -62,13 +62,56 @@ def test_every_claim_stands_in_its_chapter_with_its_words_and_code():
     assert "def test_rows_sum_to_one(attention):" in reading
 
 
+def reading_of(document):
+    return re.sub(r"\s+", " ", Elements(page(View(document))).text)
+
+
 def test_the_page_counts_what_holds():
-    """Its first sentence says how many claims hold everywhere, and how many do not."""
-    reading = re.sub(r"\s+", " ", Elements(page(View(record()))).text)
-    assert re.search(r"Of 4 claims that were run, 1 hold for every one of 3 models", reading)
-    assert "1 claim fails." in reading
+    """Its first sentences say of how many claims that ran how many hold everywhere, and what became of the others."""
+    reading = reading_of(record())
+    assert (
+        "Of 3 claims that ran, 1 holds for every one of 3 models that has what it speaks of. "
+        "From 1 some of today's models depart, each for a reason. 1 claim fails. 1 claim could not be run here."
+    ) in reading
     assert "6 hold" in reading
     assert "1 departs" in reading
+
+
+@pytest.mark.parametrize(
+    ("release", "sentence"),
+    [
+        (LARGE, "It fails 1 of 3 claims that ran."),
+        (SMALL, "It holds all 3 claims that ran."),
+    ],
+)
+def test_a_release_has_its_verdict_in_one_sentence(release, sentence):
+    assert sentence in reading_of(of_one(release))
+
+
+def test_a_release_that_departs_says_who_knows_it():
+    """Its entry declares the departure; of a release without one, models like it are known to have it."""
+    made = of_one(LARGE)
+    made["results"] = [result for result in made["results"] if result["verdict"] != "fails"]
+    assert "It does as the lesson says, but for 1 departure that its entry declares." in reading_of(made)
+    made["models"][0]["origin"] = "hub"
+    assert "but for 1 departure that is known of models like it." in reading_of(made)
+
+
+def test_a_release_on_which_nothing_ran_is_not_praised():
+    made = of_one(SMALL)
+    for result in made["results"]:
+        result.update(verdict="not run", reason="There is no memory.")
+    assert "None of 4 claims could be run on it." in reading_of(made)
+
+
+def test_a_page_of_one_release_says_what_it_would_take():
+    """What fails comes first, then what was not run and what it would take, then the sheet."""
+    made = of_one()
+    made["suite"]["left_out"] = {"gpu": 12}
+    reading = reading_of(made)
+    words = ["What fails or departs", "3 weights", "1 claim: There is no GPU here.", "12 claims: They run on an accele"]
+    places = [reading.index(word) for word in [*words, "What it is"]]
+    assert places == sorted(places)
 
 
 def test_a_page_of_one_release_begins_with_its_sheet():
@@ -263,13 +306,35 @@ def test_timings_are_drawn_where_they_ran():
     timed = {
         "operation": "prefill of 128 tokens", "model": SMALL, "flop_per_byte": 20.0, "flop_per_second": 4e10,
         "ceiling_flop_per_second": 1e11, "ceiling_bytes_per_second": 2e10, "share_of_roofline": 0.4,
+        "setup": "sdpa-bfloat16", "seconds": 0.0321, "spread": 0.04, "tokens_per_second": 3987.5, "margin": 0.05,
     }  # fmt: skip
-    grown = {"operation": "scores by length", "model": SMALL, "exponent": 2.1, "points": {"128": 0.001, "256": 0.004}}
+    grown = {
+        "operation": "scores by length", "model": SMALL, "exponent": 2.1, "uncertainty": 0.03,
+        "points": {"128": 0.001, "256": 0.004},
+    }  # fmt: skip
     made["results"][0]["observed"] = {"prefill: numbers": timed, "scores: numbers": grown, "other": {"operation": "x"}}
     text = page(View(made))
     assert "1 timed operations; the best reaches 40% of the roofline." in text
     assert "with the power 2.10" in text
+    assert "power 2.10 ± 0.03" in text
+    assert ">bfloat16<" in text  # the ceiling has its name
+    cells = re.findall(r"<td>([^<]*)</td>", re.search(r'<tr data-seconds="0.0321">(.*?)</tr>', text)[1])  # type: ignore[index]
+    assert cells[2:7] == ["sdpa-bfloat16", "32.1 ms ± 4 %", "3,990", "40", "40 %"]
+    assert cells[7] == "105 %"
     assert 'id="timings"' not in page(View(record()))
+
+
+def test_variants_of_a_claim_keep_their_evidence():
+    """A claim that was checked twice on a model has the numbers of both, each with the name of its variant."""
+    made = record()
+    first = made["results"][0]
+    second = {**first, "variant": "length 512", "observed": {"shape": [1, 512]}}
+    first["variant"] = "length 10"
+    made["results"].insert(1, second)
+    claim = View(made).claims[0]
+    result = claim.results[SMALL]
+    assert result["observed"] == {"shape (length 10)": [1, 10], "shape (length 512)": [1, 512]}
+    assert result["expected"] == {"shape": {"batch": 1, "seq": 10}}
 
 
 def test_the_command_builds_the_page_again(tmp_path, capsys):

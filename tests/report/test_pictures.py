@@ -20,10 +20,10 @@ from fixtures.report.pictures.grid import grid
 from fixtures.report.pictures.memory import memory
 from fixtures.report.pictures.parameters import KINDS, parameters
 from fixtures.report.pictures.places import places
-from fixtures.report.pictures.settings import settings
 from fixtures.report.pictures.stream import stream
 from fixtures.report.pictures.tree import tree
 from fixtures.report.pictures.words import readable, words
+from fixtures.report.settings import settings
 
 
 @pytest.fixture(scope="module")
@@ -240,9 +240,12 @@ def test_memory_is_that_of_chapter_nine(subject):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("facebook/opt-125m", {"activation": "ReLU", "gated": False, "norm": "LayerNorm", "context": 2048}),
-        ("meta-llama/Llama-3.1-8B", {"activation": "SiLU", "gated": True, "norm": "RMSNorm", "rotary_base": 500000.0}),
-        ("FacebookAI/roberta-base", {"activation": "GELU", "gated": False, "norm": "LayerNorm", "context": 514}),
+        ("facebook/opt-125m", {"activation": "ReLU", "gated": False, "norm_kind": "LayerNorm", "context": 2048}),
+        (
+            "meta-llama/Llama-3.1-8B",
+            {"activation": "SiLU", "gated": True, "norm_kind": "RMSNorm", "rotary_base": 500000.0},
+        ),
+        ("FacebookAI/roberta-base", {"activation": "GELU", "gated": False, "norm_kind": "LayerNorm", "context": 514}),
     ],
 )
 def test_settings_are_those_that_are_published(subject, name, expected):
