@@ -180,9 +180,11 @@ def test_the_type_is_chosen_by_dtype(saved, miniature):
 
 @pytest.mark.loading
 @pytest.mark.lesson('In Action: device_map="auto"')
-def test_every_parameter_has_one_place(planning):
+def test_every_parameter_has_one_place(planning, release):
     """On each of five machines every parameter of the full-size model falls under one entry of the device map."""
     plans, message = planning
+    if message and release.entry is None:  # it plans so small a model, or so new a one, that nobody has placed it yet
+        not_run(f"transformers ends in an error of its own where it places {release.id}: {message}.")
     same("error", observed=message or "none", expected="none")
     for scene, planned in plans.items():
         entries = {len(planned.entries_of(name)) for name, _ in planned.model.named_parameters()}

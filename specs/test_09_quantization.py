@@ -260,27 +260,28 @@ def test_layers_as_wide_as_published_keep_their_shapes(full_width, published):
 
 
 @pytest.mark.lesson("Loading the Model: llm_int8_threshold")
-def test_features_beyond_the_threshold_stay_out_of_the_eight_bits(running_eight_bits, quantizer):
-    """Features beyond a threshold of 6.0 are multiplied as they are, which halves the error of a layer at least."""
-    layer, _, outlying, unquantized = outlying_input(running_eight_bits, quantizer.reference)
+def test_features_beyond_the_threshold_stay_out_of_the_eight_bits(running_eight_bits):
+    """Features beyond a threshold of 6.0 are multiplied as they are; that halves the error of the input's 8 bits."""
+    layer, _, outlying = outlying_input(running_eight_bits)
     by_hand = split_by_hand(layer, 6.0, outlying)
     close("at 6.0, by hand", observed=with_threshold(layer, 6.0, outlying), expected=by_hand, tolerance=1e-4)
-    errors = {t: squared_error(with_threshold(layer, t, outlying), unquantized) for t in (0.0, 6.0)}
+    as_it_is = split_by_hand(layer, 0.0, outlying)  # the weights in 8 bits, the input in all of its own
+    errors = {t: squared_error(with_threshold(layer, t, outlying), as_it_is) for t in (0.0, 6.0)}
     holds("error at 6.0", errors[6.0] < errors[0.0] / 2, observed=errors, expected="less than half of that at 0.0")
 
 
 @pytest.mark.lesson("Loading the Model: llm_int8_threshold=200.0")
-def test_a_threshold_of_200_turns_the_split_off(running_eight_bits, quantizer):
+def test_a_threshold_of_200_turns_the_split_off(running_eight_bits):
     """With llm_int8_threshold=200.0, the notebook's comment, a layer returns what it does with no threshold at all."""
-    layer, _, outlying, _ = outlying_input(running_eight_bits, quantizer.reference)
+    layer, _, outlying = outlying_input(running_eight_bits)
     returned = {t: with_threshold(layer, t, outlying) for t in (0.0, 6.0, 200.0)}
     close("at 200.0", observed=returned[200.0], expected=returned[0.0])
     differs("at 6.0", observed=returned[6.0], reference=returned[0.0])
 
 
-def test_a_feature_beyond_the_threshold_counts_for_all_rows(running_eight_bits, quantizer):
+def test_a_feature_beyond_the_threshold_counts_for_all_rows(running_eight_bits):
     """Today: a feature beyond the threshold in one row is left out of the 8 bits in all, and so changes the others."""
-    layer, text, outlying, _ = outlying_input(running_eight_bits, quantizer.reference)
+    layer, text, outlying = outlying_input(running_eight_bits)
     beside = with_threshold(layer, 6.0, torch.cat([text[:1], outlying[1:]]))[:1]
     differs("row beside others", observed=beside, reference=with_threshold(layer, 6.0, text[:1]))
 
