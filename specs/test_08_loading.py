@@ -233,6 +233,7 @@ def test_what_fits_nowhere_goes_to_the_disk(plans):
 
 
 @pytest.mark.loading
+@pytest.mark.usefixtures("placeable")
 def test_a_model_spread_over_memory_and_disk_says_the_same(saved, miniature, tmp_path):
     """Loaded with device_map="auto" and too little room, some of it stays on the disk, and no score changes."""
     room = int(0.7 * sum(p.nbytes for p in miniature.model.parameters()))
@@ -248,6 +249,7 @@ def test_a_model_spread_over_memory_and_disk_says_the_same(saved, miniature, tmp
 
 @pytest.mark.quantization
 @pytest.mark.lesson("Loading the Model: Some modules are dispatched on the CPU or the disk")
+@pytest.mark.usefixtures("wide_placeable")
 def test_eight_bits_refuse_a_module_off_the_accelerator(quantizer):
     """With a module on the disk, load_in_8bit ends in the notebook's own error, and names the flag that helps."""
     message = (
@@ -261,6 +263,7 @@ def test_eight_bits_refuse_a_module_off_the_accelerator(quantizer):
 
 
 @pytest.mark.quantization
+@pytest.mark.usefixtures("wide_placeable")
 def test_the_offload_flag_lets_it_load(quantizer, tmp_path):
     """With llm_int8_enable_fp32_cpu_offload=True it loads, and what is off the accelerator stays in 32 bits."""
     from fixtures.libraries.quantization import load as load_quantized

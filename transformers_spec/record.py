@@ -26,6 +26,8 @@ class Suite:
     complete: bool = False
     why: str = ""
     """Why the run is no success although no claim failed; empty where it is one, or where a claim failed."""
+    left_out: Mapping[str, int] = field(default_factory=dict, hash=False)
+    """By mark, how many claims on its models a plain run left out."""
 
 
 @dataclass(frozen=True)
