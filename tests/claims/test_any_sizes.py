@@ -32,7 +32,7 @@ PAIRS = ("bart", "mbart", "marian", "pegasus", "m2m_100", "blenderbot", "t5", "m
 def gated(draw: st.DrawFn) -> dict[str, Any]:
     """A decoder with rotary positions and gated feed-forward networks."""
     kv_heads = draw(st.integers(1, 4))
-    heads, d_head = kv_heads * draw(st.integers(1, 4)), 4 * draw(st.integers(2, 6))
+    heads, d_head = kv_heads * draw(st.integers(1, 4)), 16 * draw(st.integers(1, 3))
     return {
         "model_type": draw(st.sampled_from(GATED)),
         "num_attention_heads": heads,
@@ -58,7 +58,7 @@ def encoder(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "model_type": draw(st.sampled_from(ENCODERS)),
         "num_attention_heads": heads,
-        "hidden_size": heads * 4 * draw(st.integers(2, 6)),
+        "hidden_size": heads * 16 * draw(st.integers(1, 3)),
         "num_hidden_layers": draw(st.integers(1, 4)),
         "intermediate_size": 8 * draw(st.integers(3, 20)),
         "vocab_size": draw(st.integers(120, 900)),
