@@ -8,7 +8,7 @@ the target through cross-attention.
 import pytest
 import torch
 
-from fixtures.behaviour.facts import VISIBLE, effects
+from fixtures.behaviour.facts import VISIBLE, effects, farthest
 from fixtures.behaviour.interventions import change_token, silence
 from fixtures.behaviour.loss import loss_of_text
 from fixtures.models.runnable import SEQ, TARGET
@@ -42,9 +42,11 @@ def test_a_decoder_does_not_look_ahead(generator, decoder):
 
 def test_a_decoder_reads_what_came_before(generator, decoder):
     """Changing the second-to-last token changes what the decoder says at the last position."""
-    ids = change_token(generator, -2)
-    changed = generator.run(generator.ids if generator.has_target else ids["ids"], ids.get("target"))
-    moved = effects(changed.output, generator.trace.output)
+
+    def says(ids):
+        return generator.run(generator.ids if generator.has_target else ids["ids"], ids.get("target")).output
+
+    moved = farthest(generator, -2, -1, says, generator.trace.output)
     holds("the last position moves", bool(moved[-1] > VISIBLE), observed=moved.tolist())
 
 
@@ -53,18 +55,24 @@ def test_an_encoder_looks_both_ways(encoder, miniature):
 
     Where each layer sees a window only, it takes enough of them to get that far: there the neighbour's vector changes.
     """
+
+    def leaving(ids):
+        return miniature.run(**ids).stacks[0].streams[-1]
+
     far = any(bool((block.self_attention.weights[..., 0, -1] > 0).any()) for block in encoder.attending)
     for at, watched in ((-1, 0), (0, -1)) if far else ((-1, -2), (0, 1)):
-        changed = miniature.run(**change_token(miniature, at)).stacks[0]
-        moved = effects(changed.streams[-1], encoder.streams[-1])
+        moved = farthest(miniature, at, watched, leaving, encoder.streams[-1])
         holds(f"position {watched} moves", bool(moved[watched] > VISIBLE), observed=moved.tolist())
 
 
 def test_the_source_reaches_the_target(encoder_decoder):
     """Changing a token of the source changes what the decoder says at every position."""
     target = encoder_decoder.target(encoder_decoder.ids)
-    changed = encoder_decoder.run(change_token(encoder_decoder, 0)["ids"], target)
-    moved = effects(changed.output, encoder_decoder.trace.output)
+
+    def says(ids):
+        return encoder_decoder.run(ids["ids"], target).output
+
+    moved = farthest(encoder_decoder, 0, slice(None), says, encoder_decoder.trace.output)
     holds("every target position moves", bool(moved.min() > VISIBLE), observed=moved.tolist())
 
 

@@ -99,10 +99,10 @@ def writer(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def pair(draw: st.DrawFn) -> dict[str, Any]:
     """An encoder-decoder, whose stacks may be unequal."""
-    heads = draw(st.integers(1, 4))
+    heads, kind = draw(st.integers(1, 4)), draw(st.sampled_from(PAIRS))
     d_model, below, above = heads * 8 * draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
     return {
-        "model_type": draw(st.sampled_from(PAIRS)),
+        "model_type": kind,
         "d_model": d_model,
         "encoder_layers": below,
         "decoder_layers": above,
@@ -120,7 +120,7 @@ def pair(draw: st.DrawFn) -> dict[str, Any]:
         "pad_token_id": 0,
         "bos_token_id": 1,
         "eos_token_id": 2,
-        "decoder_start_token_id": 0,
+        "decoder_start_token_id": 2 if kind in ("m2m_100", "mbart", "bart") else 0,  # padding has no place in M2M100's
         "forced_eos_token_id": None,
     }
 
