@@ -107,7 +107,9 @@ def pair(draw: st.DrawFn) -> dict[str, Any]:
         "encoder_layers": below,
         "decoder_layers": above,
         "num_layers": below,
-        "num_decoder_layers": above,
+        "num_decoder_layers": min(
+            above, below
+        ),  # with more, the library cannot write: its cache is as deep as the encoder
         "encoder_attention_heads": heads,
         "decoder_attention_heads": heads,
         "num_heads": heads,
