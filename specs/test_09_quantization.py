@@ -363,13 +363,13 @@ def test_the_offload_flag_leaves_all_on_the_cpu_in_32_bits(quantizer, eight_bits
 
 @pytest.mark.weights
 @pytest.mark.usefixtures("decoder_only", "head")
-def test_trained_weights_in_fewer_bits_expect_a_text_less_well(checkpoint, own_tokenizer):
+def test_trained_weights_in_fewer_bits_expect_a_text_less_well(checkpoint, in_fewer_bits, own_tokenizer):
     """In 8 bits trained weights expect a text nearly as well as in 32, and better than in 4 bits, nf4 or fp4."""
     if layer := unfit(checkpoint):
         not_run(f"The width of {layer} is one that bitsandbytes' products for the CPU do not take.")
     ids = own_tokenizer(TEXT, return_tensors="pt")["input_ids"]
     full = expected(checkpoint, ids)
-    found = {m: expected(checkpoints.load_from(checkpoint, METHODS[m]), ids) for m in (EIGHT_BITS, "nf4", "fp4")}
+    found = {method: expected(in_fewer_bits(method), ids) for method in (EIGHT_BITS, "nf4", "fp4")}
     losses = {"float32": full.loss, **{method: one.loss for method, one in found.items()}}
     first = [number for number, rank in enumerate(full.ranks) if rank == 1]
     kept = {m: round(sum(one.ranks[at] == 1 for at in first) / len(first), 3) for m, one in found.items() if first}
