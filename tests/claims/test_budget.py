@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from fixtures.published.entries_file import CONFIGS
 from tests.support.checkpoints import SMALL
 from tests.support.small import ROOT, report
 
@@ -19,6 +20,7 @@ MODELS = ["org/good", "org/bad", "org/last"]
 
 def pytest_addoption(parser):
     parser.addoption("--model", action="append")
+    parser.addoption("--weights", action="store_true")
 
 def pytest_generate_tests(metafunc):
     metafunc.parametrize("model", MODELS, ids=MODELS, indirect=True, scope="session")
@@ -100,6 +102,61 @@ def test_a_bad_model_costs_itself_alone(suite, way):
     assert report(suite)["suite"]["complete"] is True
     assert "mind this" in done.stdout
     assert time.monotonic() - began < 100
+
+
+@pytest.mark.parametrize("way", ["never ends", "aborts"])
+def test_it_does_where_weights_are_loaded(suite, way):
+    done = run(suite, WAYS[way], "--limit=seconds=5", "--weights")
+    found = verdicts(suite)
+    assert {key: verdict for key, verdict in found.items() if key in GOOD} == GOOD, done.stdout
+    assert found["bad", "bad"] == found["behind", "bad"] == "not run"
+    assert done.returncode == 1
+
+
+GRANTED = {
+    "seconds": ("AT_WORK.grant(model, {granted}); time.sleep(6)", 60, "--limit=seconds=3"),
+    "memory": ("AT_WORK.grant(model, 0, {granted}); bytearray(2 * 10**9)", 3 * 10**9, "--limit=gigabytes=1"),
+}
+
+
+@pytest.mark.parametrize("what", GRANTED)
+def test_a_large_model_is_granted_more(suite, what):
+    """What it may take follows from its size, which is known once its files are looked at."""
+    way, granted, limit = GRANTED[what]
+    imports = "import time; from fixtures.claims.at_work import AT_WORK; "
+    run(suite, imports + way.format(granted=granted), limit)
+    assert set(verdicts(suite).values()) == {"holds"}
+    run(suite, imports + way.format(granted=0), limit)
+    assert verdicts(suite)["bad", "bad"] != "holds"
+
+
+ABORTING = """
+import os
+
+def pytest_runtest_call(item):
+    if "bert" in item.nodeid:
+        os.abort()
+"""
+
+
+def test_no_entry_is_drafted_of_a_model_that_was_ended(tmp_path):
+    (tmp_path / "aborting.py").write_text(ABORTING)
+    draft, models = tmp_path / "draft.yaml", ("facebook/opt-125m", "google-bert/bert-base-cased")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "aborting", f"--draft={draft}", "-p", "no:cacheprovider"]
+        + [f"--model={CONFIGS / f'{model}.json'}" for model in models]
+        + ["specs/test_06_the_stack.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert "no entry was drafted" in done.stdout
+    assert "ends the process that runs it (SIGABRT)" in " ".join(done.stdout.split())
+    assert "opt-125m" in draft.read_text()
+    assert "bert-base-cased" not in draft.read_text()
 
 
 @pytest.mark.parametrize("way", ["never ends", "aborts"])

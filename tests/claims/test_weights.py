@@ -193,7 +193,7 @@ def test_what_is_at_work_is_said_as_long_as_it_takes():
         with work.at("its first pass"):
             assert work.now == "its first pass"
         assert work.now == "loading"
-    work.sentences.append("done")
+    work.say("done")
     assert (work.now, work.written(), work.written()) == ("", ["done"], [])
 
 
