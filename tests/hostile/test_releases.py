@@ -4,6 +4,8 @@ TABLES=1 in the environment writes docs/hostile.md anew.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -28,10 +30,30 @@ HEAD = f"""# Hostile releases
 
 Each row is a small, sound release with one thing done to it. All of them are tried in one run, between two sound ones;
 together they take less than {SECONDS} seconds and {MEGABYTES} MB. None is executed, none costs another its verdicts.
-`TABLES=1 pytest tests/hostile` writes this table, and the test of that name keeps it true.
+`TABLES=1 pytest tests/hostile` writes this table, and the test of that name keeps its sentences true. Seconds and MB
+are those of the claims on that release when the table was written: MB are what the process took beyond what it had.
 
-| what is done to it | what is printed |
-|---|---|
+| what is done to it | what is printed | seconds | MB |
+|---|---|---|---|
+"""
+# Linux keeps the most memory that a process ever had, and forgets it when it is told to.
+WATCH = """
+import os, pathlib, re, time
+import pytest
+
+PLACE = pathlib.Path(os.environ["WATCHED"])
+
+def memory(what):
+    return int(re.search(what + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
+    before, began = memory("VmRSS"), time.monotonic()
+    done = yield
+    with PLACE.open("a") as file:
+        print(item.nodeid.rpartition("[")[2].rstrip("]"), time.monotonic() - began, memory("VmHWM") - before, file=file)
+    return done
 """
 
 
@@ -43,9 +65,18 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folders = {
         name: make(root / name, damage) for name, damage in {"good": _nothing, **names, "last": _nothing}.items()
     }
+    (root / "watching.py").write_text(WATCH)
     (root / "list").write_text("\n".join(map(str, folders.values())))
     began = time.monotonic()
-    asked = [f"--models-from={root / 'list'}", f"--report={root / 'out'}", "-q", "-k", "test_02 or test_14"]
+    asked = [
+        "-p",
+        "watching",
+        f"--models-from={root / 'list'}",
+        f"--report={root / 'out'}",
+        "-q",
+        "-k",
+        "test_02 or test_14",
+    ]
     # Linux counts what starts a process into its ru_maxrss: the process itself asks the kernel for its own.
     probe = "import re, resource, sys, pytest; code = pytest.main(sys.argv[1:]); "
     probe += "own = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]); "
@@ -53,14 +84,27 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", probe, *asked],
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(root), "WATCHED": str(root / "watched")},
         capture_output=True,
         text=True,
         check=False,
         timeout=400,
     )
+    took = time.monotonic() - began
     report = json.loads((root / "out/report.json").read_text())
     peak = int(done.stdout.rpartition("peak ")[2]) / 1024
-    return SimpleNamespace(done=done, report=report, root=root, seconds=time.monotonic() - began, peak=peak)
+    spent = _spent(root / "watched")
+    return SimpleNamespace(done=done, report=report, root=root, seconds=took, peak=peak, spent=spent)
+
+
+def _spent(file: Path) -> dict[str, tuple[float, float]]:
+    """Seconds of all claims on a release, and the most MB that one of them took, by the release's name."""
+    found: dict[str, tuple[float, float]] = {}
+    for line in file.read_text().splitlines():
+        model, seconds, kilobytes = line.rsplit(" ", 2)
+        before, most = found.get(model, (0.0, 0.0))
+        found[model] = before + float(seconds), max(most, int(kilobytes) / 1024)
+    return found
 
 
 def _nothing(_: Path) -> None:
@@ -122,8 +166,14 @@ def test_the_table_is_what_is_printed(tried):
             model = f"{group}-{number}"
             reason = next(iter(_failing(tried, model)), "nothing: it is not looked at")
             words = reason.replace(f"{tried.root}/{model}/", "").removeprefix(f"{model}: ").replace("|", "\\|")
-            rows.append(f"| {name} | {words} |")
+            seconds, megabytes = tried.spent[model]
+            rows.append(f"| {name} | {words} | {seconds:.2f} | {megabytes:.0f} |")
     text = HEAD + "\n".join(rows) + "\n"
     if WRITE:
         TABLE.write_text(text)
-    assert TABLE.read_text() == text
+    assert _sentences(TABLE.read_text()) == _sentences(text)
+
+
+def _sentences(table: str) -> str:
+    """The table without what another machine takes for it."""
+    return re.sub(r"\| \d+\.\d\d \| \d+ \|$", "|", table, flags=re.MULTILINE)
