@@ -9,14 +9,21 @@ import os
 import struct
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 hypothesis = pytest.importorskip("hypothesis", reason="pip install -e '.[dev]' brings it")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from fixtures.models.config_fields import MEANINGS  # noqa: E402
+from fixtures.published.adapter import FRONT, WEIGHTS, described  # noqa: E402
+from fixtures.published.adapter_fit import AdapterFit  # noqa: E402
 from fixtures.published.entries_file import EntriesError, load  # noqa: E402
 from fixtures.published.files import INDEX, SINGLE  # noqa: E402
+from fixtures.published.gguf import beside, sizes  # noqa: E402
+from fixtures.published.gguf.bits import misnamed  # noqa: E402
+from fixtures.published.gguf.layers import uncounted  # noqa: E402
 from fixtures.published.headers import HeadersError, in_directory  # noqa: E402
 from fixtures.published.hub import HubError, Repository  # noqa: E402
 from fixtures.published.own_tokenizer import own_tokenizer_of  # noqa: E402
@@ -24,7 +31,9 @@ from fixtures.published.release import ReleaseError, at_path, listed  # noqa: E4
 from fixtures.published.small_files import FileError  # noqa: E402
 from fixtures.report import earlier, record  # noqa: E402
 from tests.published.test_hostile_hub import hostile  # noqa: E402, F401
-from tests.support.checkpoints import save_tokenizer  # noqa: E402
+from tests.support.adapters import SETTINGS  # noqa: E402
+from tests.support.checkpoints import SMALL, save_tokenizer  # noqa: E402
+from tests.support.ggufs import llama, write  # noqa: E402
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
 few = settings(
@@ -56,6 +65,11 @@ tensors = st.fixed_dictionaries(
     },
 )
 headers = st.dictionaries(texts, st.one_of(tensors, values), max_size=4)
+
+
+def make_folder(folder, **config):
+    """Write a config of a small model."""
+    (folder / "config.json").write_text(json.dumps(SMALL | config))
 
 
 @contextlib.contextmanager
@@ -169,6 +183,76 @@ def test_any_tokenizer(tmp_path, changed, end, cut, settings):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     with in_a_sentence(ReleaseError):
         own_tokenizer_of(at_path(tmp_path))
+
+
+NAMES = "general.architecture general.type general.file_type general.alignment split.count split.no llama.block_count"
+KEYS = (
+    "embedding_length feed_forward_length attention.head_count attention.head_count_kv attention.key_length vocab_size"
+)
+keys = st.sampled_from([*NAMES.split(), *(f"llama.{key}" for key in KEYS.split()), "tokenizer.ggml.tokens"])
+kept = st.one_of(
+    st.integers(0, 2**32 - 1), st.integers(0, 9), st.floats(width=32), st.booleans(), st.text(max_size=6), st.just([])
+)
+
+
+def all_of_a_gguf(folder, config):
+    """Whatever the claims say of the GGUF files in a folder; what of it is printed is escaped where that is done."""
+    for model in at_path(folder).ggufs:
+        if not model.torn and model.is_model:
+            sizes.in_words(model.file, sizes.sizes(model))
+            sizes.in_words(model.file, beside.sizes(model, config))
+            yield from (model.damage, uncounted(model), misnamed(model)[1], beside.head(model, config))
+        yield model.torn
+
+
+@few
+@given(
+    settings=st.dictionaries(keys, kept, max_size=4), changed=changes, end=st.integers(0, 10**6), way=st.integers(0, 2)
+)
+def test_any_gguf(tmp_path, settings, changed, end, way):
+    """Other metadata, or some bytes of another kind, or fewer of them."""
+    fields, of_a_model = llama()
+    file = write(tmp_path / "model.gguf", fields | (settings if way == 0 else {}), of_a_model)
+    content = bytearray(file.read_bytes())
+    header = 4000  # most of what is in it; numbers follow
+    for place, byte in changed if way == 1 else []:
+        content[place % header] = byte
+    file.write_bytes(content[: end % len(content)] if way == 2 else content)
+    make_folder(tmp_path, model_type="llama")
+    with in_a_sentence(ReleaseError):
+        assert all(type(words) is str for words in all_of_a_gguf(tmp_path, at_path(tmp_path).config))
+
+
+OF_PEFT = """
+    peft_type task_type r lora_alpha target_modules rank_pattern alpha_pattern modules_to_save base_model_name_or_path
+    bias layers_to_transform layers_pattern use_dora exclude_modules trainable_token_indices target_parameters revision
+    fan_in_fan_out"""
+of_peft = st.dictionaries(st.sampled_from(OF_PEFT.split()), values, max_size=4)
+modules = st.sampled_from(
+    ["model.layers.0.self_attn.q_proj", "model.layers.9.mlp.up_proj", "lm_head", "model.norm", "x", ""]
+)
+halves = st.sampled_from(
+    [".lora_A.weight", ".lora_B.weight", ".lora_magnitude_vector", ".weight", ".modules_to_save.weight", ""]
+)
+shapes = st.lists(st.integers(0, 40), max_size=3)
+
+
+@few
+@given(settings=of_peft, tensors=st.dictionaries(st.tuples(modules, halves), shapes, max_size=6))
+def test_any_adapter(tmp_path, settings, tensors):
+    """Whatever settings and tensors, held against a small Llama."""
+    (tmp_path / "base").mkdir(exist_ok=True)
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**SETTINGS, **settings}))
+    make_folder(tmp_path / "base", model_type="llama")
+    named = {f"{FRONT}{module}{half}": torch.zeros(shape) for (module, half), shape in tensors.items()}
+    save_file(named, tmp_path / WEIGHTS)
+    with in_a_sentence(ReleaseError):
+        adapter = at_path(tmp_path).adapter
+        assert adapter is not None
+        assert described(adapter)
+        if not adapter.faults:
+            fit = AdapterFit(adapter, at_path(tmp_path / "base").config, 99)
+            assert not fit.readable or {type(words) for words in (fit.lost, fit.misshapen, fit.resized)} == {str}
 
 
 answers = st.dictionaries(
