@@ -414,6 +414,31 @@ ACCIDENTS = {
         "test_every_size_in_the_config_is_read",
         "rms_norm_esp (1e-05), which is nearly its name, is not read",
     ),
+    "a class whose capitals are others": Accident(
+        LLAMA,
+        config(architectures=["LLaMAForCausalLM"]),
+        "test_the_class_it_names_is_one_of_its_model_type",
+        "expected 'LlamaForCausalLM', observed 'LLaMAForCausalLM'",
+    ),
+    "a tokenizer's class whose capitals are others": Accident(
+        LLAMA,
+        config(file="tokenizer_config.json", tokenizer_class="LLaMATokenizer"),
+        "test_the_tokenizer_reads_the_sentence",
+        "tokenizer_class is LLaMATokenizer, which the library does not have; it has LlamaTokenizer",
+        both=lambda folder: save_tokenizer(folder, 99),
+    ),
+    "a share in percent": Accident(
+        LLAMA,
+        config(file="generation_config.json", do_sample=True, top_p=90),
+        "test_the_generation_config_is_valid",
+        "top_p: expected a share of 1, found 90",
+    ),
+    "a token by its text where its number is meant": Accident(
+        LLAMA,
+        config(file="generation_config.json", eos_token_id="</s>"),
+        "test_the_generation_config_is_valid",
+        "eos_token_id: expected the number of a token, found '</s>'",
+    ),
     "a setting of how to write whose name is misspelt": Accident(
         LLAMA,
         config(file="generation_config.json", do_smaple=True),

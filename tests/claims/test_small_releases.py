@@ -17,6 +17,7 @@ RELEASES = {
     # two windows of four tokens do not reach from one end of a text to the other
     "windows in every layer": SMALL
     | {"model_type": "ultrabert", "layer_types": ["sliding_attention"] * 2, "sliding_window": 128, "pad_token_id": 0},
+    "no padding, as older releases have it": SMALL | {"model_type": "llama", "pad_token_id": -1},
     "padding among the ordinary tokens": SMALL | {"model_type": "ministral3", "pad_token_id": 11},
     "small queries": {
         "model_type": "esm",
