@@ -31,6 +31,28 @@ RELEASES = {
     },
     "other heads in each layer": SMALL
     | {"model_type": "laguna", "num_attention_heads_per_layer": [8, 4], "num_experts": 4, "num_experts_per_tok": 2},
+    "one matrix for keys and values": {
+        "model_type": "gemma4_text",
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_global_key_value_heads": 2,
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "intermediate_size": 48,
+        "vocab_size": 99,
+        "vocab_size_per_layer_input": 99,
+        "hidden_size_per_layer_input": 0,
+        "sliding_window": 8,
+        "attention_k_eq_v": True,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    "heads that share keys in the second layer alone": SMALL
+    | {"model_type": "laguna", "num_attention_heads_per_layer": [2, 4], "num_experts": 4, "num_experts_per_tok": 2},
     "other heads in the encoder": {
         "model_type": "bart",
         "d_model": 32,

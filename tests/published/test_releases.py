@@ -56,6 +56,14 @@ def test_a_directory_is_read(config):
     assert "one has no safetensors file: there are no weights to look at." in release.no_weights
 
 
+def test_weights_in_a_folder_below_are_pointed_out(config):
+    (config.parent / "weights").mkdir()
+    (config.parent / "weights" / "model.safetensors").touch()
+    reason = at_path(config.parent).no_weights
+    assert "beside its config.json, but weights/model.safetensors" in reason
+    assert "Move the weights up." in reason
+
+
 def test_the_files_of_a_directory_are_told_apart(config):
     for name in ("pytorch_model.bin", "tokenizer.json", "README.md", "training_args.bin"):
         (config.parent / name).write_bytes(b"")

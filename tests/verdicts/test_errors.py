@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.claims.model_under_test import Subject
+from fixtures.published.release import at_path
 from fixtures.verdicts.errors import LibraryError, SentenceError, library_frame
+from tests.support.checkpoints import SMALL
 from tests.support.child import pytest_run
+from tests.support.ward import examine, matrix
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +60,23 @@ def test_a_release_that_this_suite_cannot_read_is_no_failure_of_the_release(prin
     assert f"{tmp_path.name} cannot be read: Its stream carries 42 vectors for 10 tokens: not one for each" in text
     assert f"This suite cannot read {tmp_path.name}: that is its own limit, and no verdict." in text
     assert "0 depart as declared, 0 fail" in text
+
+
+def test_a_package_that_is_not_here_is_no_fault_of_the_release(tmp_path, monkeypatch):
+    """The library's own sentence names the package, and no claim fails for want of it."""
+    from transformers.models.llama import modeling_llama
+    from transformers.utils import requires_backends
+
+    def forward(self, *inputs, **options):
+        requires_backends(self, "detectron2")
+
+    monkeypatch.setattr(modeling_llama.LlamaMLP, "forward", forward)
+    (tmp_path / "config.json").write_text(json.dumps(SMALL | {"model_type": "llama"}))
+    found = examine(Subject(at_path(tmp_path), matrix().traits), claims="decoder_only")
+    assert {result["verdict"] for result in found.values()} == {"not run"}
+    (reason,) = {result["reason"] for result in found.values()}
+    assert f"{tmp_path.name} cannot be read: transformers asks for a package that is not here (ImportError: " in reason
+    assert "requires the detectron2 library" in reason
 
 
 def test_an_error_of_the_library_is_told_with_its_place():
