@@ -44,10 +44,18 @@ def architectures() -> str:
     """How many model types are understood without an entry, and a table of the others; a sweep keeps it true."""
     types = yaml.safe_load((ROOT / "fixtures/models/model_types.yaml").read_text(encoding="utf-8"))
     known = {name: about for name, about in types.items() if about and "since" not in about}
-    found = {name: about.get("cannot") or about.get("unread") for name, about in known.items()}
+    found = {name: about.get("cannot") or _in_words(about.get("unread")) for name, about in known.items()}
     others = [f"| {name} | {why} |" for name, why in sorted(found.items()) if why]
     counted = f"{TYPES - len(others)} of {TYPES} are understood (transformers {LISTED_FOR}). Not these:"
     return "\n".join([counted, "", "| model type | why not yet |", "|---|---|", *others]) + "\n"
+
+
+def _in_words(unread: str | dict[str, str] | None) -> str:
+    """Why a model type is not read; where that is single claims or facts, these with it."""
+    if not isinstance(unread, dict):
+        return unread or ""
+    reasons = dict.fromkeys(unread.values())
+    return " ".join(f"{why} ({', '.join(claim for claim in unread if unread[claim] == why)})" for why in reasons)
 
 
 @pytest.mark.skipif(not transformers.__version__.startswith(f"{LISTED_FOR}."), reason="Another version has others.")

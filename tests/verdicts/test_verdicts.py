@@ -28,6 +28,7 @@ FACTS = lambda model: None
 DECLARED = lambda item: None
 """
 ROTARY = "verdicts.Departure('positions are rotary')"
+UNREAD = "verdicts.Departure('It runs without gradients.', declared=False, unread=True)"
 SEEN = "verdicts.Departure('positions are rotary', declared=False)"
 PLUGINS = (
     "fixtures.verdicts.judge",
@@ -92,6 +93,17 @@ def test_what_departs_is_pytests_own_xfail(judge):
     run.stdout.fnmatch_lines(["FAILED test_04_fake.py::test_fake?org/one? - Contradiction: layers: exp*"])
     result, run = judge(differs, "--runxfail", departs=ROTARY)
     assert (result["verdict"], run.ret) == ("fails", 1)
+
+
+def test_what_cannot_be_read_is_no_failure(judge):
+    """What a claim asks cannot be read of such a model: it did not run, whatever it ended in; it may hold."""
+    for end in ("same('layers', observed=11, expected=12)", "raise RuntimeError('no gradients')"):
+        result, run = judge(claim(end), departs=UNREAD)
+        assert result["verdict"] == "not run"
+        assert result["reason"] == "What this claim asks cannot be read of such a model yet: It runs without gradients."
+        run.assert_outcomes(skipped=1)
+    result, run = judge(claim("same('layers', observed=12, expected=12)"), departs=UNREAD)
+    assert (result["verdict"], run.ret) == ("holds", 0)
 
 
 def test_declared_and_not_seen_fails(judge):
