@@ -11,6 +11,7 @@ from fixtures.behaviour.cache import keeps_cache, stepwise
 from fixtures.libraries import checkpoints
 from fixtures.libraries.checkpoints import (
     bytes_of_numbers,
+    bytes_to_save,
     cut,
     kept_in_32_bits,
     load,
@@ -87,7 +88,7 @@ def test_a_file_takes_two_bytes_a_number_in_16_bits(saved, miniature, skeleton, 
     """Saved in 16 bits a model's file takes two bytes a number, in 32 bits four: 2.63 GB for OPT-1.3b in 16."""
     folders = {4: saved, 2: save_in_16_bits(miniature, tmp_path)}
     taken = {each: bytes_of_numbers(folder) for each, folder in folders.items()}
-    same("bytes", observed=taken, expected={each: each * numbers_to_save(miniature.model) for each in folders})
+    same("bytes", observed=taken, expected={each: bytes_to_save(miniature.model, each) for each in folders})
     sizes = [gigabytes(2 * of.parameters) for of in (skeleton, published)]
     same("GB at full size", observed=sizes[0], expected=sizes[1])
 

@@ -88,6 +88,41 @@ RELEASES = {
         "boi_token_index": 398,
         "eoi_token_index": 397,
     },
+    # hears as well, with a norm that counts batches in integers and a table that is no parameter
+    "buffers": {
+        "model_type": "granite_speech",
+        "has_lora_adapter": False,
+        "text_config": {
+            "model_type": "granite",
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 256,
+            "vocab_size": 400,
+        },
+        "encoder_config": {
+            "model_type": "granite_speech_encoder",
+            "input_dim": 16,
+            "hidden_dim": 32,
+            "num_layers": 2,
+            "num_heads": 4,
+            "dim_head": 8,
+            "output_dim": 8,
+            "context_size": 200,
+            "max_pos_emb": 200,
+            "conv_kernel_size": 3,
+        },
+        "projector_config": {
+            "model_type": "blip_2_qformer",
+            "hidden_size": 32,
+            "encoder_hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+        },
+        "audio_token_index": 399,
+    },
     # a linear layer of its own class, a norm beside a matrix in a sequence, parameters in a type of their own
     "own classes": {"model_type": "falcon", "hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2},
     "own types": {
