@@ -48,6 +48,21 @@ def test_a_models_claims_share_a_process(pytester, monkeypatch):
     assert len(set.union(*processes.values())) == 2
 
 
+def test_other_tests_of_a_file_share_a_process(pytester, monkeypatch):
+    """What a file makes once is made once."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeini("[pytest]\naddopts = --import-mode=importlib -p no:benchmark -p no:cacheprovider\n")
+    pytester.makeconftest('pytest_plugins = ["fixtures.claims.workers"]')
+    note = 'def test_{}():\n    with open("{}", "a") as file: print(os.getpid(), file=file)\n'
+    for name in "ab":
+        kept = pytester.path / f"processes-{name}"
+        content = "import os\n" + "".join(note.format(number, kept) for number in range(4))
+        (pytester.path / f"test_{name}.py").write_text(content)
+    pytester.runpytest_subprocess("-n", "2").assert_outcomes(passed=8)
+    found = [set((pytester.path / f"processes-{name}").read_text().split()) for name in "ab"]
+    assert [len(processes) for processes in found] == [1, 1]
+
+
 @pytest.mark.parametrize(
     ("nodeid", "found"),
     [
