@@ -1,5 +1,6 @@
 """Classes other than those that write: a release is read as the class it names, and no claim fails on a sound one."""
 
+import json
 from typing import Any
 
 import pytest
@@ -70,3 +71,39 @@ def test_a_decoder_under_the_head_of_a_masked_model_is_read_and_does_not_write(t
     failing = {claim: r["reason"] for claim, r in found.items() if r["verdict"] == "fails"}
     assert found["test_a_decoder_scores_the_next_token"]["verdict"] == "departs"
     assert set(failing.values()) == {"writing: expected a class that has generate(), observed BertForMaskedLM"}
+
+
+PICTURED: dict[str, Any] = {
+    "model_type": "llava",
+    "architectures": ["LlavaForConditionalGeneration"],
+    "image_token_index": 98,
+    "text_config": SMALL | {"model_type": "llama"},
+    "vision_config": {
+        "model_type": "clip_vision_model",
+        "hidden_size": 32,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "patch_size": 14,
+        "projection_dim": 32,
+    },
+}
+
+
+def test_what_writes_of_pictures_writes_of_text_alone(tmp_path):
+    """It has a head, and all that is claimed of writing is claimed of it."""
+    (tmp_path / "config.json").write_text(json.dumps(PICTURED))
+    found = examine(Subject(at_path(tmp_path), matrix().traits), marks=USUAL)
+    assert {claim: r["reason"] for claim, r in found.items() if r["verdict"] == "fails"} == {}
+    assert found["test_every_new_token_is_the_one_scored_highest"]["verdict"] == "holds"
+    assert found["test_the_cache_changes_nothing_that_is_written"]["verdict"] == "holds"
+
+
+def test_what_does_not_run_on_a_text_alone_is_not_accused(tmp_path):
+    """A type that nobody has run, and that asks for more than a text, is not read; what it ends in is told."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "blip-2"}))
+    found = examine(Subject(at_path(tmp_path), matrix().traits), claims="test_01")
+    assert {result["verdict"] for result in found.values()} == {"not run"}
+    reason = found["test_the_family_is_the_declared_one"]["reason"]
+    assert "cannot be read: on a text alone transformers' code for blip-2 ends in an error (TypeError: " in reason

@@ -15,6 +15,7 @@ from fixtures.claims.model_under_test import Subject
 from fixtures.models.model_class import class_name, model_types, tables
 from fixtures.models.model_types import corrections
 from fixtures.models.shrink import shrink
+from fixtures.models.switches import switched
 from fixtures.published.entry import FACTS
 from fixtures.published.release import at_path
 from fixtures.verdicts.judge import NotRun
@@ -168,7 +169,7 @@ def misunderstood(model_type, directory):
     built = subject.miniature.parameters
     wrong += [f"parameters: built {built}, observed {facts['parameters']}"] if facts["parameters"] != built else []
     said = {
-        "departs": set(_by_name(model_type, "departs")),
+        "departs": set() if "seen_with" in corrections().get(model_type, {}) else set(_by_name(model_type, "departs")),
         "not run": set(_by_name(model_type, "unread")) - facts.keys(),
     }
     for chapter in CHAPTERS:
@@ -201,6 +202,16 @@ def check(model_type, directory):
 def test_a_type_is_understood_without_an_entry(model_type, tmp_path):
     """What is observed is what the config and the documentation say, and no claim fails; or the type is listed."""
     check(model_type, tmp_path)
+
+
+@pytest.mark.parametrize("model_type", [name for name, about in corrections().items() if "seen_with" in about])
+def test_a_departure_that_is_not_the_defaults_is_seen(model_type, tmp_path):
+    """With the fields that are named, each claim is contradicted that the type is said to depart from."""
+    small = switched(shrink(CONFIG_MAPPING[model_type]()), corrections()[model_type]["seen_with"])
+    small.save_pretrained(tmp_path)
+    said = _by_name(model_type, "departs")
+    found = examine(Subject(at_path(tmp_path), matrix().traits), claims=" or ".join(said))
+    assert {claim: result["verdict"] for claim, result in found.items()} == dict.fromkeys(said, "departs")
 
 
 def test_departures_by_type_name_claims():
