@@ -107,3 +107,12 @@ def test_what_does_not_run_on_a_text_alone_is_not_accused(tmp_path):
     assert {result["verdict"] for result in found.values()} == {"not run"}
     reason = found["test_the_family_is_the_declared_one"]["reason"]
     assert "cannot be read: on a text alone transformers' code for blip-2 ends in an error (TypeError: " in reason
+
+
+def test_numbers_that_do_not_go_together_fail_whoever_read_the_type(tmp_path):
+    """What the config itself contradicts is no limit of this suite."""
+    odd = PICTURED | {"text_config": PICTURED["text_config"] | {"num_attention_heads": 4, "num_key_value_heads": 3}}
+    (tmp_path / "config.json").write_text(json.dumps(odd))
+    found = examine(Subject(at_path(tmp_path), matrix().traits), claims="test_the_family_is_the_declared_one")
+    assert {result["verdict"] for result in found.values()} == {"fails"}
+    assert "num_attention_heads is 4, which is no multiple of num_key_value_heads, 3" in str(found)

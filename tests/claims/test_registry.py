@@ -168,16 +168,18 @@ def misunderstood(model_type, directory):
     # a config as small as this is its own miniature
     built = subject.miniature.parameters
     wrong += [f"parameters: built {built}, observed {facts['parameters']}"] if facts["parameters"] != built else []
-    said = {
+    listed = {
         "departs": set() if "seen_with" in corrections().get(model_type, {}) else set(_by_name(model_type, "departs")),
         "not run": set(_by_name(model_type, "unread")) - facts.keys(),
     }
     for chapter in CHAPTERS:
         found = examine(subject, chapter=chapter)
-        for verdict, claims in said.items():
+        for verdict, claims in listed.items():
             claims -= {claim for claim, result in found.items() if result["verdict"] == verdict}
         wrong += [f"{claim}: {result['reason']}" for claim, result in found.items() if result["verdict"] == "fails"]
-    return wrong + [f"{claim}: said to end as '{verdict}', and does not" for verdict in said for claim in said[verdict]]
+    return wrong + [
+        f"{claim}: said to end as '{verdict}', and does not" for verdict in listed for claim in listed[verdict]
+    ]
 
 
 def _by_name(model_type, key):
@@ -212,9 +214,9 @@ def test_a_departure_that_is_not_the_defaults_is_seen(model_type, tmp_path):
     """With the fields that are named, each claim is contradicted that the type is said to depart from."""
     small = switched(shrink(CONFIG_MAPPING[model_type]()), corrections()[model_type]["seen_with"])
     small.save_pretrained(tmp_path)
-    said = _by_name(model_type, "departs")
-    found = examine(Subject(at_path(tmp_path), matrix().traits), claims=" or ".join(said))
-    assert {claim: result["verdict"] for claim, result in found.items()} == dict.fromkeys(said, "departs")
+    listed = _by_name(model_type, "departs")
+    found = examine(Subject(at_path(tmp_path), matrix().traits), claims=" or ".join(listed))
+    assert {claim: result["verdict"] for claim, result in found.items()} == dict.fromkeys(listed, "departs")
 
 
 def test_departures_by_type_name_claims():
