@@ -36,6 +36,7 @@ from tests.support.checkpoints import SMALL, save_tokenizer  # noqa: E402
 from tests.support.ggufs import llama, write  # noqa: E402
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "40"))
+pytestmark = pytest.mark.slow
 few = settings(
     max_examples=EXAMPLES,
     deadline=None,

@@ -50,6 +50,7 @@ def test_the_file_is_as_it_is_made():
     assert FILE.read_text(encoding="utf-8") == written(record()["types"], record()["transformers"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ["llama", "bert"])
 def test_what_is_recorded_is_what_is_observed(model_type):
     assert about(model_type) == record()["types"][model_type]
@@ -65,6 +66,7 @@ def test_what_is_recorded_of_every_type_is_what_is_observed(model_type):
     assert found == kept or ("unread" in found and "unread" in kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", matrix().entries.values(), ids=lambda entry: entry.id)
 def test_no_model_of_the_matrix_is_news_without_its_entry(entry):
     """What the type's record says by default and by the config's fields explains all that is seen of it."""

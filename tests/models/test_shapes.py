@@ -26,6 +26,7 @@ def laid_out(run):
     return [(op.name, [(t.shape, t.stride(), t.dtype, t.device) for t in op.outputs]) for op in run.tape.ops]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_known_answers_are_those_of_torch(name):
     """A pass that asks torch each time has the same operations and layouts, the second pass with all answers known."""

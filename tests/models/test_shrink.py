@@ -88,6 +88,7 @@ def check(model_type):
         assert not lost_kinds(full, built(small))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", [model_type for model_type in SAMPLE if model_type in CONFIG_MAPPING])
 def test_a_miniature_runs_keeps_every_kind_of_block_and_shrinks_no_further(model_type):
     """A miniature runs, has every kind of block of the full model, and is its own miniature."""
@@ -101,6 +102,7 @@ def test_every_text_model_type_has_a_miniature(model_type):
     check(model_type)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_recorded_release_has_a_miniature(path):
     """The miniature of a recorded release runs and has every kind of block of the full model."""

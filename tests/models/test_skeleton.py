@@ -28,6 +28,7 @@ LARGE: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model_type", "layers", "experts"), [("dbrx", 40, (16, 4)), ("nllb-moe", 24, (128, 2))])
 def test_a_loop_over_experts_is_run_at_any_size(model_type, layers, experts):
     """Larger than what is laid out with real numbers, it is run all the same, and its numbers are read."""
