@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fixtures.anatomy.tape import tensors_in
+from fixtures.behaviour import scores
 from fixtures.behaviour.positions import embedding_scale, rows_with_gradient
 from fixtures.models.runnable import SEQ
 from fixtures.published.tokenizer import SENTENCE
@@ -99,3 +100,13 @@ def test_a_tied_head_trains_every_row(miniature, facts):
 def test_the_head_is_tied_as_published(facts, published):
     """The output head shares the table, or does not, as published."""
     same("tied_embeddings", observed=facts["tied_embeddings"], expected=published.tied_embeddings)
+
+
+@pytest.mark.usefixtures("head")
+def test_a_score_is_the_product_of_a_vector_with_the_heads_row(miniature):
+    """A head adds its bias, and scales or caps the scores if the config states a number for it: no more, no less."""
+    found = scores.treatment(miniature)
+    if found is None:
+        does_not_apply("It ends in no single product that makes its scores.")
+    wanted = scores.expected_treatments(miniature.config)
+    holds("what becomes of the head's products", found in wanted, observed=found, expected=" or ".join(wanted))

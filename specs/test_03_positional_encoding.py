@@ -19,7 +19,7 @@ from fixtures.behaviour.positions import (
     scheme,
     sum_at_entry,
 )
-from fixtures.behaviour.rotation import turns
+from fixtures.behaviour.rotation import stretches, turns
 from fixtures.models.runnable import SEQ
 from fixtures.verdicts.evidence import close, differs, holds, same, shape
 from fixtures.verdicts.judge import does_not_apply
@@ -94,6 +94,17 @@ def test_rotary_scores_depend_on_the_distance_alone(miniature, rotary):
         lengths = attention.query.norm(dim=-1)
         close("lengths of the turned queries", observed=lengths, expected=lengths[..., :1].expand_as(lengths))
         _depends_on_the_distance_alone(attention)
+
+
+def test_turning_makes_queries_and_keys_no_longer(miniature, stretch):
+    """A query or key is as long turned as before, or longer by the number that its config's YaRN or LongRoPE gives."""
+    turning = [attention for attention in equal_token_attentions(miniature) if scheme(attention) == "rotary"]
+    found = [share for attention in turning for share in stretches(attention)]
+    if not found:
+        does_not_apply("What is turned was normed after it, and is not seen before with the length that it has.")
+    for share in found:
+        near = min(stretch, key=lambda stated: abs(stated - share))
+        close("length when turned, over length before", observed=share, expected=near, tolerance=1e-2)
 
 
 def test_rotary_angles_follow_the_formula(miniature, ropes):

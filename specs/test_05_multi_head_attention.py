@@ -9,6 +9,7 @@ import pytest
 from fixtures.behaviour.facts import VISIBLE
 from fixtures.behaviour.interventions import change_input, change_weights, in_later_pass
 from fixtures.verdicts.evidence import close, holds, same
+from fixtures.verdicts.judge import does_not_apply
 
 pytestmark = pytest.mark.lesson("Multi-Head Attention")
 
@@ -35,6 +36,26 @@ def test_every_head_has_keys_and_values_of_its_own(full_size_attentions):
     """There are as many key and value heads as query heads."""
     for attention in full_size_attentions:
         same("kv_heads", observed=attention.kv_heads, expected=attention.heads)
+
+
+def test_heads_that_share_keys_and_values_stand_side_by_side(self_attentions):
+    """Keys and values that serve several heads serve neighbours: the first so many heads read the first of both."""
+    sharing = [attention for attention in self_attentions if attention.kv_heads < attention.heads]
+    if not sharing:
+        does_not_apply("Every head has keys and values of its own.")
+    for attention in sharing:
+        served = attention.heads // attention.kv_heads
+        expected = [head - head % served for head in range(attention.heads)]
+        for name in ("key", "value"):
+            vectors = getattr(attention, name)[0]
+            if len(vectors) == attention.heads:  # else one serves all, and there is no order to be wrong about
+                same(f"first head with the same {name}s", observed=_first_alike(vectors), expected=expected)
+
+
+def _first_alike(vectors):
+    return [
+        next(first for first in range(head + 1) if vectors[first].equal(vectors[head])) for head in range(len(vectors))
+    ]
 
 
 def test_heads_times_head_width_is_the_models_width(full_size_attentions, published):

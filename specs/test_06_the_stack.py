@@ -7,9 +7,11 @@ blocks there are, how wide the stream is and how wide the network makes the size
 import pytest
 
 from fixtures.behaviour.acting import IDLE, gains
+from fixtures.behaviour.activation import applies
 from fixtures.behaviour.facts import active_parameters, kinds_of_block, norms_of_an_empty_block
 from fixtures.behaviour.idle import idle
 from fixtures.behaviour.interventions import cut, permute_input, silence
+from fixtures.behaviour.norms import ANOTHER
 from fixtures.models.runnable import SEQ, TARGET
 from fixtures.published.units import within
 from fixtures.verdicts.evidence import close, differs, holds, same, shape
@@ -61,14 +63,19 @@ def test_each_block_changes_the_stream(miniature):
             differs("hidden states", observed=block.output, reference=block.input)
 
 
-def test_each_sublayer_adds_to_the_stream(block, miniature):
+def test_each_sublayer_adds_to_the_stream(adding, block, miniature):
     """When its sublayers add nothing, a block returns its input, sent at most through the norms after additions."""
-    holds("additions to the stream", bool(block.sublayers), observed=len(block.sublayers), expected="at least one")
-    again = sum(block.repeats_the_stream(sublayer) for sublayer in block.sublayers)
+    holds("additions to the stream", block in adding, observed=len(block.sublayers), expected="at least one")
+    again = sum(block.repeats_the_stream(sublayer) for block in adding for sublayer in block.sublayers)
     same("additions of the stream itself", observed=again, expected=0)
-    edits = {op: edit for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
-    emptied = miniature.run(edits=edits).stack.attending[0]
-    close("output", observed=emptied.leaving, expected=norms_of_an_empty_block(block, emptied.entered), tolerance=1e-4)
+    edits = {op: edit for block in adding for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
+    emptied = [block for stack in miniature.run(edits=edits).stacks for block in stack.blocks]
+    blocks = [block for stack in miniature.trace.stacks for block in stack.blocks]
+    for block, empty in zip(blocks, emptied, strict=True):
+        if block in adding:
+            close(
+                "output", observed=empty.leaving, expected=norms_of_an_empty_block(block, empty.entered), tolerance=1e-4
+            )
 
 
 def test_the_norms_stand_where_published(facts, published):
@@ -85,6 +92,12 @@ def test_every_norm_applies_its_gain(miniature):
     same("gains that do nothing", observed=idle or "none", expected="none")
 
 
+def test_every_norm_follows_its_formula(norms):
+    """A norm divides a vector by its root mean square, a LayerNorm less its mean, and multiplies it by a gain."""
+    odd = {name: formula for name, formula in norms.items() if formula == ANOTHER}
+    same("norms of another formula", observed=sorted(odd) or "none", expected="none")
+
+
 def test_the_feed_forward_network_works_on_each_position_alone(block, miniature):
     """With attention silenced, a vector becomes the same wherever it stands and whatever stands beside it."""
     length = block.input.shape[-2]
@@ -98,6 +111,13 @@ def test_the_feed_forward_network_works_on_each_position_alone(block, miniature)
 def test_the_feed_forward_network_has_its_published_inner_width(skeleton, published):
     """The first feed-forward network, as a rule block 0's, widens each vector from d to d_ff and brings it back."""
     same("d_ff", observed=skeleton.trace.stack.d_ff, expected=published.d_ff)
+
+
+def test_the_feed_forward_network_bends_numbers_as_its_config_says(networks, activations):
+    """Between the matrices of every network stands the activation function that the config names."""
+    without = [at for at, block in enumerate(networks) if not applies(block, activations)]
+    wanted = " or ".join(sorted(activations))
+    same(f"networks without {wanted}", observed=without or "none", expected="none")
 
 
 def test_the_experts_are_as_many_as_published(experts, published):

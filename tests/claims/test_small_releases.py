@@ -149,6 +149,25 @@ RELEASES |= {
     # it counts places over what is no padding, and generate() from 0
     "places counted from behind the padding's": ENCODER
     | {"model_type": "roberta", "architectures": ["RobertaForCausalLM"], "is_decoder": True, "pad_token_id": 1},
+    "queries stretched by YaRN": SMALL
+    | {
+        "model_type": "llama",
+        "rope_theta": 1e4,
+        "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32},
+    },
+    "queries stretched by LongRoPE": SMALL
+    | {
+        "model_type": "phi3",
+        "pad_token_id": 0,
+        "max_position_embeddings": 512,
+        "original_max_position_embeddings": 64,
+        "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+    },
+    "scores over a number": SMALL | {"model_type": "granite", "logits_scaling": 8.0},
+    "scores times a number": SMALL | {"model_type": "cohere", "logit_scale": 0.25, "pad_token_id": 0},
+    "scores that no tanh keeps": SMALL
+    | {"model_type": "gemma2", "head_dim": 8, "final_logit_softcapping": None, "attn_logit_softcapping": None},
+    "another activation": SMALL | {"model_type": "llama", "hidden_act": "relu2"},
     "values that are turned": ENCODER | {"model_type": "roformer", "rotary_value": True, "embedding_size": 32},
     "distances projected once for all texts": ENCODER
     | {

@@ -7,6 +7,7 @@ import torch
 
 from fixtures.published import tokenizer
 from tests.support.ward import matrix
+from tests.support.wounds import on_output
 
 pytestmark = pytest.mark.slow
 
@@ -220,7 +221,7 @@ def test_an_embedding_that_learns_from_half_the_text(fails):
     fails("google-bert/bert-base-cased", wound=lambda model: model.get_input_embeddings().register_forward_hook(cut))
 
 
-@pytest.mark.breaks("test_a_tied_head_trains_every_row")
+@pytest.mark.breaks("test_a_tied_head_trains_every_row", "test_a_score_is_the_product_of_a_vector_with_the_heads_row")
 @pytest.mark.parametrize("patient", ["openai-community/gpt2", "google-bert/bert-base-cased"])
 def test_a_tied_head_without_a_score_for_the_last_entry(fails, patient):
     """The score of the vocabulary's last entry is always zero."""
@@ -255,3 +256,25 @@ def test_a_head_tied_against_what_is_published(fails):
 def _look_up(model):
     """The module that looks tokens up: the encoder's where there is one, which shares its table with the decoder's."""
     return (model.get_encoder() if model.config.is_encoder_decoder else model).get_input_embeddings()
+
+
+# ---- the head
+
+
+@pytest.mark.breaks("test_a_score_is_the_product_of_a_vector_with_the_heads_row")
+@pytest.mark.parametrize("patient", ["facebook/opt-125m", "openai-community/gpt2", "facebook/bart-base"])
+@pytest.mark.parametrize(
+    "change",
+    [lambda scores: 0.5 * torch.tanh(2 * scores), lambda scores: 1.3 * scores],
+    ids=["capped", "scaled"],
+)
+def test_scores_that_no_field_of_the_config_explains(fails, patient, change):
+    """The head's products are capped, or multiplied, before they are the scores."""
+    fails(patient, wound=lambda model: on_output(model, "lm_head", change), why="what becomes of the head's products")
+
+
+@pytest.mark.breaks("test_a_score_is_the_product_of_a_vector_with_the_heads_row")
+def test_a_cap_that_is_stated_and_left_out(fails, monkeypatch):
+    """The config states a cap of the scores, and they are the head's products all the same."""
+    monkeypatch.setattr(torch, "tanh", lambda numbers: numbers)
+    fails("google/gemma-2-2b", wound=lambda model: None, why="expected 'capped', observed 'plain'")

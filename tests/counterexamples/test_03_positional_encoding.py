@@ -201,7 +201,20 @@ def test_a_rotation_that_stretches(fails):
     def wound(model):
         model.model.rotary_emb.register_forward_hook(stretch)
 
-    fails("meta-llama/Llama-3.1-8B", wound=wound, why="lengths of the turned queries")
+    also = ("test_turning_makes_queries_and_keys_no_longer",)
+    fails("meta-llama/Llama-3.1-8B", wound=wound, also=also, why="lengths of the turned queries")
+
+
+@pytest.mark.breaks("test_turning_makes_queries_and_keys_no_longer")
+@pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b", "Qwen/Qwen3-0.6B"])
+def test_a_rotation_that_lengthens(fails, patient):
+    """Queries and keys are a tenth longer when turned, at every place, and no field of the config says so."""
+
+    def wound(model):
+        for module in matching(model, "*.rotary_emb"):
+            module.register_forward_hook(lambda module, args, turns: tuple(1.1 * turn for turn in turns))
+
+    fails(patient, wound=wound, why="length when turned, over length before")
 
 
 @pytest.mark.breaks("test_alibi_lowers_the_score_by_the_same_step_at_every_distance")

@@ -1,5 +1,7 @@
 """Counterexamples of chapter 5."""
 
+import importlib
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ OWN = "test_every_head_has_keys_and_values_of_its_own"
 SHARED_WIDTH = "test_heads_times_head_width_is_the_models_width"
 ALONE = "test_a_silenced_head_takes_away_its_own_part_and_no_other"
 SUM = "test_the_heads_contributions_add_up_to_the_output"
+SIDE_BY_SIDE = "test_heads_that_share_keys_and_values_stand_side_by_side"
 SAME_INPUT = "test_every_head_reads_the_same_input"
 
 
@@ -130,7 +133,8 @@ def test_a_head_that_reads_another_place(fails, patient, role):
         moved[:, -1] = moved[:, -1].roll(1, dims=1)
         return *operands[:role], moved, *operands[role + 1 :]
 
-    fails(patient, wound=lambda model: attend_with(model, operands=shifted))
+    also = (SIDE_BY_SIDE,) if patient == LLAMA and role else ()  # its neighbour shares the key and the value
+    fails(patient, wound=lambda model: attend_with(model, operands=shifted), also=also)
 
 
 @pytest.mark.breaks(SAME_INPUT)
@@ -230,3 +234,12 @@ def test_heads_that_ask_nothing(fails):
 
 def _linear(d_in, d_out):
     return nn.Linear(d_in, d_out, bias=False, device="meta", dtype=torch.bfloat16)
+
+
+@pytest.mark.breaks("test_heads_that_share_keys_and_values_stand_side_by_side")
+@pytest.mark.parametrize(("patient", "library"), [("meta-llama/Llama-3.1-8B", "llama"), ("Qwen/Qwen3-0.6B", "qwen3")])
+def test_keys_and_values_that_serve_heads_in_turn(fails, monkeypatch, patient, library):
+    """Of four heads the first key serves the first and the third, the second the second and the fourth."""
+    code = importlib.import_module(f"transformers.models.{library}.modeling_{library}")
+    monkeypatch.setattr(code, "repeat_kv", lambda vectors, times: vectors.repeat(1, times, 1, 1))
+    fails(patient, wound=lambda model: None, why="first head with the same keys: expected [0, 0, 2, 2]")

@@ -196,6 +196,78 @@ def test_a_block_that_halves_the_stream(fails, patient):
     fails(patient, wound=wound, why="output: expected")
 
 
+@pytest.mark.breaks("test_each_sublayer_adds_to_the_stream")
+@pytest.mark.parametrize(
+    ("patient", "block"),
+    [
+        ("facebook/opt-125m", "*.layers.1"),
+        ("meta-llama/Llama-3.1-8B", "*.layers.1"),
+        ("facebook/bart-base", "*.encoder.layers.1"),
+    ],
+)
+def test_a_later_block_that_lets_a_tenth_of_its_input_by(fails, patient, block):
+    """Not the first block: the second hands on a tenth of its input beside what it made of it."""
+    fails(patient, wound=lambda model: _returns(model, block, lambda block, made, given: made + 0.1 * given))
+
+
+def _returns(model, where, change):
+    """Change, within their call, what the modules called `where` return, given the module and what it was given."""
+    for module in matching(model, where):
+
+        def forward(given, *args, module=module, whole=module.forward, **rest):
+            made = whole(given, *args, **rest)
+            return (
+                (change(module, made[0], given), *made[1:]) if isinstance(made, tuple) else change(module, made, given)
+            )
+
+        module.forward = forward
+
+
+WRONG_NORMS = {
+    "gain twice": lambda norm, made, given: made * norm.weight,
+    "over the whole text": lambda norm, made, given: norm.weight * given / given.pow(2).mean().sqrt(),
+    "by half of it": lambda norm, made, given: norm.weight * given / given.chunk(2, -1)[0].pow(2).mean(-1, True).sqrt(),
+}
+
+
+@pytest.mark.breaks("test_every_norm_follows_its_formula")
+@pytest.mark.parametrize(
+    ("patient", "norm"),
+    [
+        ("facebook/opt-125m", "*.layers.1.final_layer_norm"),
+        ("meta-llama/Llama-3.1-8B", "*.layers.1.post_attention_layernorm"),
+        ("google-bert/bert-base-cased", "*.layer.1.output.LayerNorm"),
+        ("google-t5/t5-small", "encoder.final_layer_norm"),
+    ],
+)
+@pytest.mark.parametrize("wrong", WRONG_NORMS)
+def test_a_norm_of_another_formula(fails, patient, norm, wrong):
+    """One norm applies its gain twice, takes one root for the whole text, or the root of half a vector."""
+    wound = lambda model: _returns(model, norm, WRONG_NORMS[wrong])  # noqa: E731
+    fails(patient, wound=wound, why="norms of another formula: expected 'none'")
+
+
+@pytest.mark.breaks("test_the_feed_forward_network_bends_numbers_as_its_config_says")
+@pytest.mark.parametrize(
+    ("patient", "place", "other"),
+    [
+        ("facebook/opt-125m", "*.layers.1.activation_fn", nn.GELU()),
+        ("meta-llama/Llama-3.1-8B", "*.layers.1.mlp.act_fn", nn.GELU()),
+        ("google-bert/bert-base-cased", "*.layer.1.intermediate.intermediate_act_fn", nn.GELU(approximate="tanh")),
+        ("google/gemma-2-2b", "*.layers.1.mlp.act_fn", nn.GELU()),
+        ("google-t5/t5-small", "encoder.block.1.*.act", nn.SiLU()),
+    ],
+)
+def test_a_network_with_another_activation(fails, patient, place, other):
+    """The second network bends its numbers by another function than the config names."""
+
+    def wound(model):
+        for module in matching(model, place):
+            module.forward = other.forward
+
+    fails(patient, wound=wound, why="networks without")
+
+
 @pytest.mark.breaks("test_the_norms_stand_where_published")
 @pytest.mark.parametrize("patient", ["facebook/opt-125m", "facebook/opt-350m"])
 def test_norms_on_the_other_side_of_the_sublayers(fails, patient):
@@ -430,7 +502,7 @@ def test_a_block_that_adds_its_input_twice(fails, patient):
 # ---- what acts
 
 
-@pytest.mark.breaks("test_every_norm_applies_its_gain")
+@pytest.mark.breaks("test_every_norm_applies_its_gain", "test_every_norm_follows_its_formula")
 @pytest.mark.parametrize(
     ("patient", "norm"),
     [("meta-llama/Llama-3.1-8B", "*.0.input_layernorm"), ("google-t5/t5-small", "encoder.block.1.layer.0.layer_norm")],

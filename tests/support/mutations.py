@@ -285,6 +285,21 @@ def _without_gain(module: Any, given: Any, output: Tensor) -> Tensor:
     return (output if bias is None else output - bias) / module.weight
 
 
+def _another_activation(model: nn.Module, code: Code) -> None:
+    bending = ("torch.nn.modules.activation", "transformers.activations")
+    found = [m for m in _chosen(model, code, "last block")[0].modules() if type(m).__module__ in bending]
+    found[-1].forward = torch.tanh
+
+
+def _capped(model: nn.Module, code: Code) -> None:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    head.forward = _changed(head, lambda module, given, output: torch.tanh(output))
+
+
+def _in_turn(code: Code) -> list[Any]:
+    return [patch.object(code.library, "repeat_kv", lambda vectors, times: vectors.repeat(1, times, 1, 1))]
+
+
 def _router(change: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple, output: Any) -> Any:
         return change(*output)
@@ -372,6 +387,29 @@ MUTATIONS = {
     ),
     "feed-forward mixes places": Mutation(
         "A token's network reads its neighbour.", ("gpt2", "llama", "bert", "t5"), wound=on_output("network", _mixed)
+    ),
+    "norm applies its gain twice": Mutation(
+        "The norm beside attention multiplies by its gain again.",
+        EVERY,
+        wound=on_output("norm", lambda m, given, out: out * m.weight),
+    ),
+    "norm over all tokens": Mutation(
+        "The norm beside attention divides all tokens by one root.",
+        EVERY,
+        wound=on_output("norm", lambda m, given, out: m.weight * given / given.pow(2).mean().sqrt()),
+    ),
+    "another activation": Mutation("The last network bends its numbers by a tanh.", EVERY, wound=_another_activation),
+    "scores capped": Mutation("A tanh keeps the scores below one.", EVERY, wound=_capped),
+    "turned and lengthened": Mutation(
+        "Queries and keys are a tenth longer when turned.", TURNED, _turn(lambda cos, sin: (cos * 1.1, sin * 1.1))
+    ),
+    "groups in turn": Mutation(
+        "Keys and values serve the heads in turn, not groups of neighbours.", ("llama", "qwen3", "mixtral"), _in_turn
+    ),
+    "last block leaks": Mutation(
+        "The last block lets a tenth of its input by.",
+        EVERY,
+        wound=on_output("last block", lambda m, given, out: out + 0.1 * given),
     ),
     "embedding scaled": Mutation(
         "Looked-up vectors are doubled.", EVERY, wound=on_output("embedding", lambda m, g, out: out * 2)
