@@ -155,6 +155,23 @@ RELEASES |= {
         "rope_theta": 1e4,
         "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32},
     },
+    "half of each query stretched by YaRN": SMALL
+    | {
+        "model_type": "phi",
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 0.5,
+        "rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 32},
+    },
+    "as wide turned as values beside what is not": SMALL
+    | {
+        "model_type": "minicpm3",
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 16,
+    },
+    "a bias laid out like the stream": SMALL | {"model_type": "gpt_neox_japanese", "pad_token_id": 0},
     "queries stretched by LongRoPE": SMALL
     | {
         "model_type": "phi3",
