@@ -165,13 +165,16 @@ RELEASES |= {
     "as wide turned as values beside what is not": SMALL
     | {
         "model_type": "minicpm3",
+        "num_key_value_heads": 4,
+        "head_dim": 16,
         "q_lora_rank": 16,
         "kv_lora_rank": 16,
         "qk_nope_head_dim": 8,
         "qk_rope_head_dim": 16,
         "v_head_dim": 16,
     },
-    "a bias laid out like the stream": SMALL | {"model_type": "gpt_neox_japanese", "pad_token_id": 0},
+    "a bias laid out like the stream": SMALL
+    | {"model_type": "gpt_neox_japanese", "num_key_value_heads": 4, "pad_token_id": 0},
     "queries stretched by LongRoPE": SMALL
     | {
         "model_type": "phi3",
