@@ -172,6 +172,6 @@ def test_few_experts_act_at_once(experts, skeleton, published):
 
 
 def test_every_parameter_acts_on_every_token(transformer, facts):
-    """No matrix of a block rests while a token passes, and there is no choice among experts."""
+    """No parameter of a block rests while a token passes, and there is no choice among experts."""
     same("experts to choose from", observed=facts["experts"], expected=0)
-    same("matrices without a part in the last token's vector", observed=idle(transformer) or "none", expected="none")
+    same("parameters without a part in the last token's vector", observed=idle(transformer) or "none", expected="none")

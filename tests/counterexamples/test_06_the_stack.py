@@ -517,6 +517,60 @@ def test_a_norm_without_its_gain(fails, patient, norm):
     fails(patient, wound=flatten)
 
 
+@pytest.mark.breaks("test_every_norm_applies_its_gain")
+@pytest.mark.parametrize(
+    ("patient", "norm"),
+    [
+        ("facebook/opt-125m", "*.1.final_layer_norm"),
+        ("meta-llama/Llama-3.1-8B", "*.1.post_attention_layernorm"),
+        ("google-bert/bert-base-cased", "*.1.attention.output.LayerNorm"),
+    ],
+)
+def test_a_norm_that_does_nothing(fails, patient, norm):
+    """The last block has a norm that hands on what it is given."""
+
+    def wound(model):
+        for module in matching(model, norm):
+            module.forward = lambda vectors: vectors * 1
+
+    fails(patient, wound=wound, why="gains that do nothing")
+
+
+@pytest.mark.breaks("test_every_norm_applies_its_gain")
+def test_a_norm_that_is_never_called(fails):
+    """The code goes around a norm that the last block has."""
+
+    def wound(model):
+        block = model.model.layers[-1]
+
+        def forward(hidden_states, **rest):
+            attended, _ = block.self_attn(hidden_states=block.input_layernorm(hidden_states), **rest)
+            return hidden_states + attended + block.mlp(hidden_states + attended)
+
+        block.forward = forward
+
+    fails("meta-llama/Llama-3.1-8B", wound=wound, why="post_attention_layernorm")
+
+
+@pytest.mark.breaks("test_every_parameter_acts_on_every_token")
+@pytest.mark.parametrize(
+    ("patient", "layer"),
+    [
+        ("facebook/opt-125m", "*.1.self_attn.out_proj"),
+        ("google-bert/bert-base-cased", "*.1.intermediate.dense"),
+        ("facebook/bart-base", "*encoder.layers.1.fc1"),
+    ],
+)
+def test_a_bias_that_is_left_out(fails, patient, layer):
+    """One layer multiplies, and does not add its bias."""
+
+    def wound(model):
+        for module in matching(model, layer):
+            module.forward = lambda given, module=module: nn.functional.linear(given, module.weight)
+
+    fails(patient, wound=wound, why=".bias")
+
+
 @pytest.mark.breaks("test_the_chosen_experts_act_on_a_token")
 def test_a_second_expert_that_is_ignored(fails):
     """The router gives its second choice a weight of nothing."""
