@@ -107,6 +107,6 @@ def test_a_score_is_the_product_of_a_vector_with_the_heads_row(miniature):
     """A head adds its bias, and scales or caps the scores if the config states a number for it: no more, no less."""
     found = scores.treatment(miniature)
     if found is None:
-        does_not_apply("It ends in no single product that makes its scores.")
+        does_not_apply("No single product makes its scores, or it gives none.")
     wanted = scores.expected_treatments(miniature.config)
     holds("what becomes of the head's products", found in wanted, observed=found, expected=" or ".join(wanted))

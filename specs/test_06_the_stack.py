@@ -66,16 +66,16 @@ def test_each_block_changes_the_stream(miniature):
 def test_each_sublayer_adds_to_the_stream(adding, block, miniature):
     """When its sublayers add nothing, a block returns its input, sent at most through the norms after additions."""
     holds("additions to the stream", block in adding, observed=len(block.sublayers), expected="at least one")
-    again = sum(block.repeats_the_stream(sublayer) for block in adding for sublayer in block.sublayers)
+    sublayers = [(each, sublayer) for each in adding for sublayer in each.sublayers]
+    again = sum(each.repeats_the_stream(sublayer) for each, sublayer in sublayers)
     same("additions of the stream itself", observed=again, expected=0)
-    edits = {op: edit for block in adding for sublayer in block.sublayers for op, edit in cut(sublayer).items()}
-    emptied = [block for stack in miniature.run(edits=edits).stacks for block in stack.blocks]
-    blocks = [block for stack in miniature.trace.stacks for block in stack.blocks]
-    for block, empty in zip(blocks, emptied, strict=True):
-        if block in adding:
-            close(
-                "output", observed=empty.leaving, expected=norms_of_an_empty_block(block, empty.entered), tolerance=1e-4
-            )
+    edits = {op: edit for _, sublayer in sublayers for op, edit in cut(sublayer).items()}
+    emptied = [each for stack in miniature.run(edits=edits).stacks for each in stack.blocks]
+    blocks = [each for stack in miniature.trace.stacks for each in stack.blocks]
+    for each, empty in zip(blocks, emptied, strict=True):
+        if each in adding:
+            name, expected = miniature.name_of(each.module), norms_of_an_empty_block(each, empty.entered)
+            close(f"output of {name}", observed=empty.leaving, expected=expected, tolerance=1e-4)
 
 
 def test_the_norms_stand_where_published(facts, published):
@@ -113,9 +113,9 @@ def test_the_feed_forward_network_has_its_published_inner_width(skeleton, publis
     same("d_ff", observed=skeleton.trace.stack.d_ff, expected=published.d_ff)
 
 
-def test_the_feed_forward_network_bends_numbers_as_its_config_says(networks, activations):
+def test_the_feed_forward_network_bends_numbers_as_its_config_says(networks, activations, miniature):
     """Between the matrices of every network stands the activation function that the config names."""
-    without = [at for at, block in enumerate(networks) if not applies(block, activations)]
+    without = [miniature.name_of(block.module) for block in networks if not applies(block, activations)]
     wanted = " or ".join(sorted(activations))
     same(f"networks without {wanted}", observed=without or "none", expected="none")
 

@@ -188,6 +188,23 @@ RELEASES |= {
     "scores that no tanh keeps": SMALL
     | {"model_type": "gemma2", "head_dim": 8, "final_logit_softcapping": None, "attn_logit_softcapping": None},
     "another activation": SMALL | {"model_type": "llama", "hidden_act": "relu2"},
+    "another activation in a field of its own": {
+        "model_type": "falcon",
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "vocab_size": 99,
+        "activation": "relu",
+    },
+    "norms with a gain for each head": SMALL | {"model_type": "cohere", "use_qk_norm": True, "pad_token_id": 0},
+    "an activation by yes or no": {
+        "model_type": "xlm",
+        "emb_dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_words": 99,
+        "gelu_activation": False,
+    },
     "values that are turned": ENCODER | {"model_type": "roformer", "rotary_value": True, "embedding_size": 32},
     "distances projected once for all texts": ENCODER
     | {

@@ -277,4 +277,4 @@ def test_scores_that_no_field_of_the_config_explains(fails, patient, change):
 def test_a_cap_that_is_stated_and_left_out(fails, monkeypatch):
     """The config states a cap of the scores, and they are the head's products all the same."""
     monkeypatch.setattr(torch, "tanh", lambda numbers: numbers)
-    fails("google/gemma-2-2b", wound=lambda model: None, why="expected 'capped', observed 'plain'")
+    fails("google/gemma-2-2b", wound=lambda model: None, why="expected 'capped', observed 'bare'")

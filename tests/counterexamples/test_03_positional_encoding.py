@@ -201,18 +201,23 @@ def test_a_rotation_that_stretches(fails):
     def wound(model):
         model.model.rotary_emb.register_forward_hook(stretch)
 
-    also = ("test_turning_makes_queries_and_keys_no_longer",)
-    fails("meta-llama/Llama-3.1-8B", wound=wound, also=also, why="lengths of the turned queries")
+    fails("meta-llama/Llama-3.1-8B", wound=wound, why="lengths of the turned queries")
 
 
 @pytest.mark.breaks("test_turning_makes_queries_and_keys_no_longer")
 @pytest.mark.parametrize("patient", ["meta-llama/Llama-3.1-8B", "EleutherAI/pythia-1.4b", "Qwen/Qwen3-0.6B"])
-def test_a_rotation_that_lengthens(fails, patient):
+@pytest.mark.parametrize("pairs", ["every pair", "the first pair"])
+def test_a_rotation_that_lengthens(fails, patient, pairs):
     """Queries and keys are a tenth longer when turned, at every place, and no field of the config says so."""
+
+    def lengthen(module, args, turns):
+        factor = torch.full(turns[0].shape[-1:], 1.1 if pairs == "every pair" else 1.0)
+        factor[:: len(factor) // 2] = 1.1  # a pair is a number of the first half and its fellow of the second
+        return tuple(factor * turn for turn in turns)
 
     def wound(model):
         for module in matching(model, "*.rotary_emb"):
-            module.register_forward_hook(lambda module, args, turns: tuple(1.1 * turn for turn in turns))
+            module.register_forward_hook(lengthen)
 
     fails(patient, wound=wound, why="length when turned, over length before")
 

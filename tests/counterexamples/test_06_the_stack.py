@@ -193,7 +193,7 @@ def test_a_block_that_halves_the_stream(fails, patient):
         forward = layer.forward
         layer.forward = lambda hidden_states, *args, **rest: forward(hidden_states * 0.5, *args, **rest)
 
-    fails(patient, wound=wound, why="output: expected")
+    fails(patient, wound=wound, why="output of ")
 
 
 @pytest.mark.breaks("test_each_sublayer_adds_to_the_stream")
@@ -207,7 +207,8 @@ def test_a_block_that_halves_the_stream(fails, patient):
 )
 def test_a_later_block_that_lets_a_tenth_of_its_input_by(fails, patient, block):
     """Not the first block: the second hands on a tenth of its input beside what it made of it."""
-    fails(patient, wound=lambda model: _returns(model, block, lambda block, made, given: made + 0.1 * given))
+    wound = lambda model: _returns(model, block, lambda block, made, given: made + 0.1 * given)  # noqa: E731
+    fails(patient, wound=wound, why="additions of the stream itself")
 
 
 def _returns(model, where, change):
